@@ -1,0 +1,158 @@
+"""The event log: what makes an event durable before any client sees it.
+
+Enters: a run's record, then encoded envelopes in the order of their seq. Leaves: the same bytes, replayed.
+Next: nobody; the emitter waits here for the commit. `EventLog` is the port; `sqlite` the embedded default.
+One conformance suite (`tests/integration/test_eventlog_conformance.py`) runs against every implementation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from tracewire_telemetry.vocabulary import Outcome
+
+
+class RunRecord(Struct, frozen=True):
+    """What is durable of a run before `run_accepted` is sent.
+
+    `input` is any JSON value. `trace_id` (128 bits) and `root_span_id` (64 bits) are lower-case hex.
+    `started_unix_ns` is wall-clock time. `sampled` is whether the share of good runs keeps its trace.
+    """
+
+    run_id: str
+    user_id: str
+    request_id: str
+    thread_id: str
+    agent: str
+    input: Any
+    trace_id: str
+    root_span_id: str
+    started_unix_ns: int
+    sampled: bool = True
+
+
+class RunSummary(Struct, frozen=True):
+    """A run as the log knows it now. `outcome` is `None` while it is open; `acked_seq` is the user's, by any device."""
+
+    run_id: str
+    user_id: str
+    request_id: str
+    thread_id: str
+    agent: str
+    trace_id: str
+    root_span_id: str
+    started_unix_ns: int
+    last_seq: int
+    acked_seq: int
+    outcome: Outcome | None = None
+    ended_unix_ns: int | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the run has no terminal event yet."""
+        return self.outcome is None
+
+
+class Accepted(Struct, frozen=True):
+    """The answer to `accept`: the run's record, and whether this call made it or an earlier one did."""
+
+    record: RunRecord
+    created: bool
+
+
+class StoredEvent(Struct, frozen=True):
+    """One row of the log: `body` is the envelope exactly as it was appended."""
+
+    seq: int
+    body: bytes
+
+
+class Turn(Struct, frozen=True):
+    """An earlier, completed run of a thread: what was asked and what came of it."""
+
+    run_id: str
+    input: Any
+    output: Any
+
+
+class EventLog(Protocol):
+    """Durable, ordered events of runs. Safe to call from one event loop; every method may raise
+    `LogUnavailableError`, and whatever raises has written nothing.
+    """
+
+    async def open(self) -> None:
+        """Take hold of the storage.
+
+        Raises:
+            SchemaError: what is there is no log, is damaged, or comes from a newer version.
+            LogUnavailableError: it cannot be read or written.
+        """
+
+    async def close(self) -> None:
+        """Commit what was handed over, then let go. Idempotent. Later calls raise `LogUnavailableError`."""
+
+    async def accept(self, record: RunRecord) -> Accepted:
+        """Make a run's record durable, once for each (user, request id).
+
+        The same request again (same agent and input) answers with the record that is there.
+
+        Raises:
+            RequestIdReusedError: the id stands for a run with another agent or input.
+        """
+
+    async def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> None:
+        """Append one event; it is durable when this returns. `outcome` is given with the terminal event alone.
+
+        Cancelling the caller does not take an event back that is on its way.
+
+        Raises:
+            SequenceError: `seq` is not the run's next, or the run is unknown or has ended. No seq is consumed.
+            LogUnavailableError: it could not be committed. No seq is consumed.
+        """
+
+    async def replay(self, run_id: str, after_seq: int, *, limit: int) -> Sequence[StoredEvent]:
+        """The run's events with a seq above `after_seq`, in order, `limit` at most; empty where there are none."""
+
+    async def run(self, run_id: str) -> RunSummary | None:
+        """The run, or `None` where the log holds none of that id."""
+
+    async def record(self, run_id: str) -> RunRecord | None:
+        """The run's record as it was accepted, or `None`."""
+
+    async def run_of_request(self, user_id: str, request_id: str) -> RunSummary | None:
+        """The run that this user's request id stands for, or `None`."""
+
+    async def runs(
+        self, user_id: str, *, limit: int, before_run_id: str | None = None
+    ) -> Sequence[RunSummary]:
+        """The user's runs, newest first (ids are UUIDv7), those older than `before_run_id` where it is given."""
+
+    async def unfinished(self, user_id: str, *, limit: int) -> Sequence[RunSummary]:
+        """The user's open runs, and ended ones not acked to their end, newest first."""
+
+    async def open_runs(self) -> Sequence[RunSummary]:
+        """Every run of every user that has no terminal event."""
+
+    async def turns(self, user_id: str, thread_id: str, *, limit: int) -> Sequence[Turn]:
+        """The newest `limit` completed runs of a user's thread, oldest first."""
+
+    def ack(self, run_id: str, seq: int) -> None:
+        """Note that the user has processed 1..`seq`. Never moves back; durable with the next commit, or soon."""
+
+    async def store_stamps(self, run_id: str, stamps: bytes) -> None:
+        """Keep a settled run's stamps (JSON, opaque to the log). A second call for a run replaces the first."""
+
+    async def stamps(self, run_id: str) -> bytes | None:
+        """What `store_stamps` kept of the run, or `None`."""
+
+    async def health(self) -> str | None:
+        """`None` while the log takes writes; otherwise one sentence saying why it does not."""
+
+    @property
+    def oldest_uncommitted_seconds(self) -> float:
+        """Age of the oldest write that was handed over and is not committed; 0 where there is none."""
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """What the log takes on disk, in bytes."""
