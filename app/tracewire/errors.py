@@ -76,7 +76,7 @@ class DirectConstructionError(WiringError):
 # --- refusals (what a client is told) -------------------------------------------------------------------------
 
 
-class Rejected(TracewireError):
+class RejectedError(TracewireError):
     """A request of a client is refused. The message says what was wrong and what to do about it.
 
     `retry_after_seconds` is set where waiting helps.

@@ -123,9 +123,7 @@ class EventLog(Protocol):
     async def run_of_request(self, user_id: str, request_id: str) -> RunSummary | None:
         """The run that this user's request id stands for, or `None`."""
 
-    async def runs(
-        self, user_id: str, *, limit: int, before_run_id: str | None = None
-    ) -> Sequence[RunSummary]:
+    async def runs(self, user_id: str, *, limit: int, before_run_id: str | None = None) -> Sequence[RunSummary]:
         """The user's runs, newest first (ids are UUIDv7), those older than `before_run_id` where it is given."""
 
     async def unfinished(self, user_id: str, *, limit: int) -> Sequence[RunSummary]:
