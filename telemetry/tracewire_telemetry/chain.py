@@ -1,0 +1,249 @@
+"""The chain's spans of a settled run: `create`, `process`, `send` and `settle` of each event, built from the ledger.
+
+They are `ReadableSpan`s made directly, at 1.5 to 1.8 µs each against 12 through `start_span`. The SDK advises against
+it: its version is pinned, and a test holds such a span against a live one. Their ids derive from the run's (run, seq,
+link, socket), so that nothing is ever exported twice, not even after a crash.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from tracewire_telemetry.catalog import EVENT_MISSING, SCOPE, Attribute
+from tracewire_telemetry.ledger import Missing, RunIdentity, RunLedger
+from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome
+
+SLOW_NS: Final = 2_000_000_000
+"""A run with a delivery longer than this is kept whatever the share of good runs."""
+
+_CREATE, _PROCESS, _SEND, _SETTLE, _TOOL, _SEND_REPLAY, _SETTLE_REPLAY = range(1, 8)
+_SEQ_SHIFT, _KIND_SHIFT, _SOCKET_MASK = 22, 19, (1 << 19) - 1
+_RANDOM_BITS: Final = 56
+_UNSET: Final = Status(StatusCode.UNSET)
+_propagator = TraceContextTextMapPropagator()
+
+
+def new_trace_ids() -> tuple[int, int]:
+    """A random trace id (128 bits) and root span id (63 bits, so that what derives from it stays within 64)."""
+    return random.getrandbits(128) or 1, random.getrandbits(62) or 1
+
+
+def is_sampled(trace_id: int, share: float) -> bool:
+    """Whether the share (0 to 1) of good runs keeps this trace; the same answer wherever it is asked.
+
+    The low 56 bits count as random (W3C Trace Context, level 2).
+    """
+    return trace_id & ((1 << _RANDOM_BITS) - 1) >= int((1 - share) * (1 << _RANDOM_BITS))
+
+
+def _derived(identity: RunIdentity, kind: int, seq: int, socket: int = 0) -> int:
+    index = seq << _SEQ_SHIFT | kind << _KIND_SHIFT | socket & _SOCKET_MASK
+    return (identity.root_span_id + index) & 0xFFFF_FFFF_FFFF_FFFF or 1
+
+
+def tool_span_id(identity: RunIdentity, seq: int) -> int:
+    """The id of the span of the tool call that `tool_executing` with this seq announced."""
+    return _derived(identity, _TOOL, seq)
+
+
+def envelope_traceparent(identity: RunIdentity, seq: int) -> str:
+    """The W3C `traceparent` of an envelope: the context of its `create` span."""
+    return f"00-{identity.trace_id:032x}-{_derived(identity, _CREATE, seq):016x}-0{int(identity.sampled)}"
+
+
+def parse_traceparent(traceparent: str | None) -> SpanContext | None:
+    """A client's trace context, or `None` where there is none or it is malformed. It is never trusted as a parent."""
+    if not traceparent:
+        return None
+    context = get_current_span(_propagator.extract({"traceparent": traceparent}, Context())).get_span_context()
+    return context if context.is_valid else None
+
+
+def keep_reason(ledger: RunLedger) -> KeepReason | None:
+    """Why this run is kept whatever the share of good runs, or `None` for a good one."""
+    if ledger.outcome not in (Outcome.COMPLETED, Outcome.CANCELLED):
+        return KeepReason.ERROR
+    if ledger.missing:
+        return KeepReason.INCIDENT
+    return KeepReason.SLOW if ledger.delivery_max_ns > SLOW_NS else None
+
+
+def chain_spans(ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> Iterator[ReadableSpan]:
+    """`create`, `process`, `send` and `settle` of each event, deltas by the burst; then missing ones and replays."""
+    chain = _Chain(ledger, resource, scope)
+    for first, last in _bursts(ledger):
+        yield from chain.event(first, last)
+    yield from chain.unsequenced()
+    yield from chain.replays()
+
+
+def count_chain_spans(ledger: RunLedger) -> int:
+    """How many spans `chain_spans` gives."""
+    resource, scope = Resource({}), InstrumentationScope(SCOPE)
+    return sum(1 for _ in chain_spans(ledger, resource, scope))
+
+
+def _bursts(ledger: RunLedger) -> Iterator[tuple[int, int]]:
+    """The seqs by the unit that gets one set of spans: an event, or an unbroken burst of deltas."""
+    first = 1
+    while first <= ledger.last_seq:
+        last = first
+        if ledger.is_delta(first):
+            while last < ledger.last_seq and ledger.is_delta(last + 1):
+                last += 1
+        yield first, last
+        first = last + 1
+
+
+class _Chain:
+    def __init__(self, ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> None:
+        self._ledger = ledger
+        self._resource = resource
+        self._scope = scope
+        self._flags = TraceFlags(int(ledger.identity.sampled))
+        self._missing = ledger.missing_seqs()
+        self._root = span_context(ledger.identity, ledger.identity.root_span_id)
+
+    def event(self, first: int, last: int) -> Iterator[ReadableSpan]:
+        ledger = self._ledger
+        begin, end = first - 1, last - 1
+        missing = next((self._missing[seq] for seq in range(first, last + 1) if seq in self._missing), None)
+        lost = missing.link if missing else None
+        attributes = self._attributes(first, last)
+        create = self._context(_CREATE, first)
+        yield self._span("create", SpanKind.PRODUCER, create, self._root, Link.BRIDGE, attributes,
+                         ledger.engine[begin], ledger.bridge[end])  # fmt: skip
+        process = self._context(_PROCESS, first)
+        if ledger.emitter[end] or lost is Link.EMITTER:
+            yield self._span("process", SpanKind.CONSUMER, process, create, Link.EMITTER, attributes,
+                             ledger.bridge[begin], ledger.emitter[end], missing)  # fmt: skip
+        sent: dict[int, SpanContext] = {}
+        for socket, send in ledger.sends.items():
+            low, high = max(first, send.first_seq), min(last, send.first_seq + len(send.stamps) - 1)
+            if low <= high:
+                context = sent[socket] = self._context(_SEND, first, socket)
+                yield self._span("send", SpanKind.CLIENT, context, process, Link.SOCKET, attributes,
+                                 ledger.emitter[low - 1], send.stamps[high - send.first_seq],
+                                 socket=socket)  # fmt: skip
+        if lost is Link.SOCKET:
+            yield self._span("send", SpanKind.CLIENT, self._context(_SEND, first), process, Link.SOCKET, attributes,
+                             ledger.emitter[begin], 0, missing)  # fmt: skip
+        if (ledger.client[end] and sent) or lost is Link.CLIENT:
+            socket = self._settling_socket(last, sent)
+            parent = sent.get(socket, process)
+            written = ledger.sends[socket].stamps if socket in ledger.sends else None
+            position = last - ledger.sends[socket].first_seq if written else 0
+            started = written[position] if written and 0 <= position < len(written) else ledger.socket[end]
+            yield self._span("settle", SpanKind.CLIENT, self._context(_SETTLE, first), parent, Link.CLIENT,
+                             attributes, min(started, ledger.client[end] or started), ledger.client[end],
+                             missing)  # fmt: skip
+
+    def unsequenced(self) -> Iterator[ReadableSpan]:
+        """What never got a seq: lost before the bridge, or owed by the agent and never emitted."""
+        for number, missing in enumerate(lost for lost in self._ledger.missing if lost.seq is None):
+            attributes = {
+                **self._common(),
+                Attribute.EVENT_TYPE: missing.event_type.value,
+                Attribute.MESSAGING_OPERATION_NAME: "create",
+            }
+            context = self._context(_CREATE, 0, number + 1)
+            yield self._span("create", SpanKind.PRODUCER, context, self._root, missing.link, attributes,
+                             missing.since_ns, 0, missing)  # fmt: skip
+
+    def replays(self) -> Iterator[ReadableSpan]:
+        for number, replay in enumerate(self._ledger.replays):
+            attributes = {
+                **self._common(),
+                Attribute.EVENT_FIRST_SEQ: replay.first_seq,
+                Attribute.EVENT_LAST_SEQ: replay.last_seq,
+                Attribute.MESSAGING_BATCH_COUNT: replay.last_seq - replay.first_seq + 1,
+            }
+            context = self._context(_SEND_REPLAY, replay.first_seq, number)
+            yield self._span("send", SpanKind.CLIENT, context, self._root, Link.SOCKET, attributes,
+                             replay.started_ns, replay.ended_ns, socket=replay.socket, what="replay")  # fmt: skip
+            if replay.acked_ns:
+                settle = self._context(_SETTLE_REPLAY, replay.first_seq, number)
+                yield self._span("settle", SpanKind.CLIENT, settle, context, Link.CLIENT, attributes,
+                                 replay.ended_ns, replay.acked_ns, what="replay")  # fmt: skip
+
+    def _settling_socket(self, seq: int, sent: Mapping[int, SpanContext]) -> int:
+        """The socket over which the event was acked first, or else the one it was first written to."""
+        for ack in self._ledger.acks:
+            if ack.first_seq <= seq <= ack.last_seq:
+                return ack.socket if ack.socket in sent else next(iter(sent), ack.socket)
+        return next(iter(sent), 0)
+
+    def _common(self) -> dict[str, Any]:
+        identity = self._ledger.identity
+        return {
+            Attribute.MESSAGING_SYSTEM: SCOPE,
+            Attribute.RUN_ID: identity.run_id,
+            Attribute.USER_ID: identity.user_id,
+        }
+
+    def _attributes(self, first: int, last: int) -> dict[str, Any]:
+        event_type = self._ledger.event_type(first).value
+        attributes = self._common()
+        attributes[Attribute.MESSAGING_MESSAGE_ID] = f"{self._ledger.identity.run_id}:{first}"
+        attributes[Attribute.EVENT_TYPE] = event_type
+        attributes[Attribute.EVENT_SEQ] = first
+        if last > first:
+            attributes[Attribute.EVENT_FIRST_SEQ] = first
+            attributes[Attribute.EVENT_LAST_SEQ] = last
+            attributes[Attribute.MESSAGING_BATCH_COUNT] = last - first + 1
+        return attributes
+
+    def _context(self, kind: int, seq: int, socket: int = 0) -> SpanContext:
+        identity = self._ledger.identity
+        return SpanContext(identity.trace_id, _derived(identity, kind, seq, socket), False, self._flags)
+
+    def _span(
+        self,
+        operation: str,
+        kind: SpanKind,
+        context: SpanContext,
+        parent: SpanContext,
+        link: Link,
+        attributes: Mapping[str, Any],
+        started_ns: int,
+        ended_ns: int,
+        missing: Missing | None = None,
+        *,
+        socket: int = 0,
+        what: str = "",
+    ) -> ReadableSpan:
+        lost = missing is not None and missing.link is link
+        own: dict[str, Any] = {
+            **attributes,
+            Attribute.MESSAGING_OPERATION_NAME: operation,
+            Attribute.LINK: link.value,
+        }
+        if socket:
+            own[Attribute.SOCKET] = socket
+        if lost and missing is not None:
+            own[Attribute.ERROR_TYPE] = EVENT_MISSING
+            ended_ns = missing.at_ns
+        return ReadableSpan(
+            name=f"{operation} {what or own[Attribute.EVENT_TYPE]}",
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=own,
+            kind=kind,
+            status=Status(StatusCode.ERROR, EVENT_MISSING) if lost else _UNSET,
+            start_time=self._ledger.unix_ns(started_ns),
+            end_time=self._ledger.unix_ns(max(started_ns, ended_ns)),
+            instrumentation_scope=self._scope,
+        )
+
+
+def span_context(identity: RunIdentity, span_id: int) -> SpanContext:
+    """The context of a span of this run's trace."""
+    return SpanContext(identity.trace_id, span_id, False, TraceFlags(int(identity.sampled)))

@@ -1,0 +1,135 @@
+"""Everything that a server needs to be seen: metrics, tracing and the watch, built together and owned together.
+
+Providers are made here and handed on; nothing global is set or reset.
+"""
+
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanContext, SpanKind
+
+from tracewire_telemetry import catalog
+from tracewire_telemetry.catalog import SCOPE, Attribute
+from tracewire_telemetry.export import TraceQueue
+from tracewire_telemetry.ledger import LinkDeadlines
+from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.spans import RunTracing
+from tracewire_telemetry.watch import Watch
+
+EXPORT_FLUSH_SECONDS = 2.0
+
+
+class TelemetryOptions(Struct, frozen=True):
+    """`trace_share` (0 to 1) of good runs is exported; `trace_queue_bytes_max` waits for the exporter at most."""
+
+    version: str
+    environment: str = "development"
+    trace_share: float = 1.0
+    trace_queue_bytes_max: int = 32 * 1024 * 1024
+    deadlines: LinkDeadlines = LinkDeadlines()
+
+
+class _OneByOne(SpanProcessor):
+    """Hands a span of the edge (an HTTP request, a handshake) on as soon as it ends."""
+
+    def __init__(self, queue: TraceQueue) -> None:
+        self._queue = queue
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if span.context is not None and span.context.trace_flags.sampled:
+            self._queue.offer([span])
+
+
+class Telemetry:
+    """The telemetry of one server. With no exporter nothing is recorded for traces; all else is the same.
+
+    `agents` and `tools` are the label values that metrics know from the start.
+    """
+
+    def __init__(
+        self,
+        options: TelemetryOptions,
+        exporter: SpanExporter | None,
+        *,
+        agents: Iterable[str] = (),
+        tools: Iterable[str] = (),
+    ) -> None:
+        self.metrics = Metrics(version=options.version, agents=agents, tools=tools)
+        self._queue = TraceQueue(exporter, self.metrics, bytes_max=options.trace_queue_bytes_max) if exporter else None
+        resource = server_resource(options)
+        self.tracing = RunTracing(
+            resource,
+            version=options.version,
+            share=options.trace_share,
+            recording=exporter is not None,
+            dropped=self.metrics.spans_dropped,
+        )
+        self._edge = TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(options.trace_share)), resource=resource, shutdown_on_exit=False
+        )
+        if self._queue is not None:
+            self._edge.add_span_processor(_OneByOne(self._queue))
+        self._edge_tracer = self._edge.get_tracer(SCOPE, options.version)
+        self.watch = Watch(self.metrics, self.tracing, self._queue, deadlines=options.deadlines)
+        self._publish_gauges()
+
+    def instrument(self, app: Any, *, excluded_paths: str) -> Any:
+        """The ASGI application with a span around each HTTP request; paths that match the expression get none."""
+        if self._queue is None:
+            return app
+        return OpenTelemetryMiddleware(
+            app,
+            tracer_provider=self._edge,
+            excluded_urls=excluded_paths,
+            exclude_spans=["receive", "send"],
+        )
+
+    def handshake(self, user_id: str, connection_id: str, started_unix_ns: int) -> SpanContext | None:
+        """Record a handshake that began then and is done now; the context to link runs to, where it is recorded."""
+        if self._queue is None:
+            return None
+        span = self._edge_tracer.start_span(
+            "handshake /ws",
+            kind=SpanKind.SERVER,
+            attributes={str(Attribute.USER_ID): user_id, str(Attribute.CONNECTION_ID): connection_id},
+            start_time=started_unix_ns,
+        )
+        span.end()
+        return span.get_span_context()
+
+    async def close(self) -> None:
+        """Settle, export what is queued within `EXPORT_FLUSH_SECONDS`, and stop."""
+        await self.watch.close()
+        if self._queue is not None:
+            self._queue.close(EXPORT_FLUSH_SECONDS)
+
+    def _publish_gauges(self) -> None:
+        watch, metrics = self.watch, self.metrics
+        metrics.before_scrape = watch.flush_open_runs
+        metrics.gauge(catalog.RUNS_OPEN, lambda: watch.open_count)
+        metrics.gauge(catalog.RUN_OLDEST_SECONDS, lambda: watch.oldest_seconds)
+        metrics.gauge(catalog.LEDGER_EVENTS_OPEN, lambda: watch.events_open)
+        metrics.gauge(catalog.WATCH_LAST_TICK, lambda: watch.last_tick_unix_seconds or time.time())
+        metrics.gauge(catalog.EVENT_LOOP_LAG, lambda: watch.loop_lag_seconds)
+
+
+def server_resource(options: TelemetryOptions) -> Resource:
+    """Who speaks: ours, with what `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` say laid over it."""
+    ours = Resource.create(
+        {
+            "service.name": SCOPE,
+            "service.namespace": SCOPE,
+            "service.version": options.version,
+            "service.instance.id": str(uuid.uuid4()),
+            "deployment.environment.name": options.environment,
+        }
+    )
+    return ours.merge(OTELResourceDetector().detect())

@@ -1,0 +1,343 @@
+"""One trace a run: the live spans of the run and its tools, and the holding of a trace until it is whole.
+
+The run's and the tools' spans are the SDK's own, so that what an agent instruments itself nests under them. The
+chain's spans are built from the ledger when the run is settled (`chain.py`). All spans of a trace are held
+(`HoldingProcessor`) and leave together.
+"""
+
+import contextvars
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link as SpanLink
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    NoOpTracer,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    set_span_in_context,
+)
+from opentelemetry.trace import TracerProvider as TracerProviderApi
+
+from tracewire_telemetry.catalog import SCOPE, SPANS_PER_RUN_MAX, Attribute
+from tracewire_telemetry.chain import (
+    chain_spans,
+    count_chain_spans,
+    is_sampled,
+    keep_reason,
+    span_context,
+    tool_span_id,
+)
+from tracewire_telemetry.ledger import RunLedger
+from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome, SpanDropReason, ToolStatus
+
+_forced_ids: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("tracewire_span_ids", default=None)
+_current_tracer_provider: contextvars.ContextVar[TracerProviderApi | None] = contextvars.ContextVar(
+    "tracewire_tracer_provider", default=None
+)
+
+
+class _RunIdGenerator(IdGenerator):
+    """Random ids, but for the spans whose ids derive from the run."""
+
+    def __init__(self) -> None:
+        self._random = RandomIdGenerator()
+
+    def generate_span_id(self) -> int:
+        forced = _forced_ids.get()
+        return forced[1] if forced else self._random.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        forced = _forced_ids.get()
+        return forced[0] if forced else self._random.generate_trace_id()
+
+
+class _RecordAll(Sampler):
+    """Records every span, and sets the sampled flag as the share of good runs says for its trace."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[SpanLink] | None = None,
+        trace_state: Any = None,
+    ) -> SamplingResult:
+        sampled = is_sampled(trace_id, self._share)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if sampled else Decision.RECORD_ONLY, attributes)
+
+    def get_description(self) -> str:
+        return f"TracewireRecordAll{{{self._share}}}"
+
+
+class HoldingProcessor(SpanProcessor):
+    """Keeps the ended spans of open runs until their trace is complete."""
+
+    def __init__(self, dropped: Callable[[SpanDropReason, int], None]) -> None:
+        self._held: dict[int, list[ReadableSpan]] = {}
+        self._dropped = dropped
+
+    def hold(self, trace_id: int) -> None:
+        """Keep this trace's spans from now on."""
+        self._held[trace_id] = []
+
+    def release(self, trace_id: int) -> list[ReadableSpan]:
+        """Give the trace's spans back; those that end later are dropped and counted."""
+        return self._held.pop(trace_id, [])
+
+    def on_end(self, span: ReadableSpan) -> None:
+        held = self._held.get(span.context.trace_id) if span.context else None
+        if held is None:
+            self._dropped(SpanDropReason.LATE, 1)
+        elif len(held) >= SPANS_PER_RUN_MAX:
+            self._dropped(SpanDropReason.RUN_LIMIT, 1)
+        else:
+            held.append(span)
+
+
+class RunTracing:
+    """Makes the spans of runs with one tracer provider of its own. Without an exporter it records nothing."""
+
+    def __init__(
+        self,
+        resource: Resource,
+        *,
+        version: str,
+        share: float,
+        recording: bool,
+        dropped: Callable[[SpanDropReason, int], None],
+    ) -> None:
+        self.recording = recording
+        self.share = share
+        self._dropped = dropped
+        self._resource = resource
+        self._scope = InstrumentationScope(SCOPE, version)
+        self._processor = HoldingProcessor(dropped)
+        self._provider = TracerProvider(
+            sampler=_RecordAll(share), resource=resource, shutdown_on_exit=False, id_generator=_RunIdGenerator()
+        )
+        self._provider.add_span_processor(self._processor)
+        self._tracer = self._provider.get_tracer(SCOPE, version)
+
+    def open(self, ledger: RunLedger, links: Sequence[SpanContext]) -> "RunSpans":
+        """Start the run's span, which links to `links` and has no parent."""
+        identity = ledger.identity
+        if not self.recording:
+            return RunSpans(self, ledger, NonRecordingSpan(span_context(identity, identity.root_span_id)))
+        self._processor.hold(identity.trace_id)
+        root = self._start(
+            f"invoke_agent {identity.agent}",
+            Context(),
+            (identity.trace_id, identity.root_span_id),
+            ledger.opened_unix_ns,
+            {
+                Attribute.OPERATION_NAME: "invoke_agent",
+                Attribute.PROVIDER_NAME: SCOPE,
+                Attribute.AGENT_NAME: identity.agent,
+                Attribute.CONVERSATION_ID: identity.thread_id,
+                Attribute.RUN_ID: identity.run_id,
+                Attribute.USER_ID: identity.user_id,
+                Attribute.LINK: Link.ENGINE.value,
+            },
+            [SpanLink(link) for link in links],
+        )
+        return RunSpans(self, ledger, root)
+
+    def _start(
+        self,
+        name: str,
+        parent: Context,
+        ids: tuple[int, int],
+        start_unix_ns: int,
+        attributes: Mapping[Attribute, Any],
+        links: Sequence[SpanLink] = (),
+    ) -> Span:
+        token = _forced_ids.set(ids)
+        try:
+            return self._tracer.start_span(
+                name,
+                parent,
+                SpanKind.INTERNAL,
+                {str(key): value for key, value in attributes.items()},
+                links,
+                start_unix_ns,
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+        finally:
+            _forced_ids.reset(token)
+
+
+class RunSpans:
+    """The live spans of one run, and what turns its ledger into the rest of the trace."""
+
+    def __init__(self, tracing: RunTracing, ledger: RunLedger, root: Span) -> None:
+        self._tracing = tracing
+        self._ledger = ledger
+        self._root = root
+        self._parent = set_span_in_context(root, Context())
+
+    @property
+    def tracer_provider(self) -> TracerProviderApi:
+        """For an agent's own instrumentation: its spans belong to the run's trace and leave with it."""
+        return self._tracing._provider
+
+    @property
+    def tracer(self) -> Tracer:
+        """A tracer for an agent's own spans."""
+        return self._tracing._provider.get_tracer(f"{SCOPE}.agent")
+
+    def enter(self) -> None:
+        """Make the run's span current in this context, for good: call it within the agent's own context."""
+        _current_tracer_provider.set(self.tracer_provider if self._tracing.recording else None)
+        attach(self._parent)
+
+    def start_tool(self, seq: int, tool_name: str, tool_call_id: str) -> "ToolSpan":
+        """Start the span of the tool call that `tool_executing` with this seq announced, and make it current."""
+        ledger = self._ledger
+        ids = (ledger.identity.trace_id, tool_span_id(ledger.identity, seq))
+        if not self._tracing.recording:
+            return ToolSpan(ledger, NonRecordingSpan(span_context(ledger.identity, ids[1])))
+        span = self._tracing._start(
+            f"execute_tool {tool_name}",
+            self._parent,
+            ids,
+            ledger.unix_ns(ledger.engine[seq - 1]),
+            {
+                Attribute.OPERATION_NAME: "execute_tool",
+                Attribute.TOOL_NAME: tool_name,
+                Attribute.TOOL_CALL_ID: tool_call_id,
+                Attribute.RUN_ID: ledger.identity.run_id,
+                Attribute.USER_ID: ledger.identity.user_id,
+            },
+        )
+        return ToolSpan(ledger, span)
+
+    def finish(self) -> list[ReadableSpan]:
+        """The whole trace of a settled run: root first, each span after its parent. Call it once.
+
+        Empty where the run is not kept, or nothing is recorded.
+        """
+        ledger = self._ledger
+        if not self._tracing.recording:
+            return []
+        reason = keep_reason(ledger)
+        held = self._tracing._processor.release(ledger.identity.trace_id)
+        room = SPANS_PER_RUN_MAX - 1 - len(held)
+        chain = list(_upto(room, chain_spans(ledger, self._tracing._resource, self._tracing._scope)))
+        dropped = count_chain_spans(ledger) - len(chain) if len(chain) >= room else 0
+        if dropped:
+            self._tracing._dropped(SpanDropReason.RUN_LIMIT, dropped)
+        self._end_root(reason, 1 + len(held) + len(chain), dropped)
+        if reason is None and not ledger.identity.sampled:
+            return []
+        assert isinstance(self._root, ReadableSpan)  # noqa: S101 # what a recording SDK tracer starts is one
+        return [self._root, *held, *chain]
+
+    def _end_root(self, reason: KeepReason | None, span_count: int, dropped: int) -> None:
+        ledger, root = self._ledger, self._root
+        outcome = ledger.outcome or Outcome.WORKER_LOST
+        root.set_attribute(Attribute.RUN_OUTCOME, outcome.value)
+        root.set_attribute(Attribute.SPAN_COUNT, span_count)
+        root.set_attribute(Attribute.DELIVERY_MAX_MS, ledger.delivery_max_ns / 1e6)
+        if ledger.pending:
+            root.set_attribute(Attribute.EVENTS_PENDING, ledger.pending)
+        if ledger.missing:
+            root.set_attribute(Attribute.CHAIN_COMPLETE, False)
+        elif not ledger.pending:
+            root.set_attribute(Attribute.CHAIN_COMPLETE, True)
+        if reason is not None:
+            root.set_attribute(Attribute.KEEP_REASON, reason.value)
+        if dropped:
+            root.set_attribute(Attribute.SPANS_DROPPED, dropped)
+        if outcome not in (Outcome.COMPLETED, Outcome.CANCELLED):
+            root.set_attribute(Attribute.ERROR_TYPE, outcome.value)
+            root.set_status(Status(StatusCode.ERROR, outcome.value))
+        root.end(ledger.unix_ns(ledger.ended_ns))
+
+
+class ToolSpan:
+    """A tool call's live span. `enter` and `leave` bracket it in the agent's own context."""
+
+    __slots__ = ("_context", "_ledger", "_span", "_token")
+
+    def __init__(self, ledger: RunLedger, span: Span) -> None:
+        self._ledger = ledger
+        self._span = span
+        self._token: Any = None
+
+    def enter(self) -> None:
+        """Make the span current, so that the agent's own spans nest under it."""
+        self._token = attach(set_span_in_context(self._span))
+
+    def leave(self) -> None:
+        """Make current again what was."""
+        if self._token is not None:
+            detach(self._token)
+            self._token = None
+
+    def end(self, status: ToolStatus, ended_ns: int) -> None:
+        """End the span at this monotonic moment; a second end changes nothing."""
+        if not self._span.is_recording():
+            return
+        self._span.set_attribute(Attribute.TOOL_STATUS, status.value)
+        if status is not ToolStatus.OK:
+            self._span.set_attribute(Attribute.ERROR_TYPE, status.value)
+            if status is not ToolStatus.CANCELLED:
+                self._span.set_status(Status(StatusCode.ERROR, status.value))
+        self._span.end(self._ledger.unix_ns(ended_ns))
+
+
+class RunTracerProvider(TracerProviderApi):
+    """The tracer provider of whichever run the caller is in; outside of runs its spans are not recorded.
+
+    `tracewire serve` names it as the process's default by OpenTelemetry's own variable `OTEL_PYTHON_TRACER_PROVIDER`
+    (entry point `opentelemetry_tracer_provider`), so that libraries which ask for the global provider find the run
+    that they work for. A provider that is configured otherwise, by that variable or in code, wins.
+    """
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Tracer:
+        return _RunTracer(instrumenting_module_name, instrumenting_library_version, schema_url)
+
+
+class _RunTracer(Tracer):
+    def __init__(self, name: str, version: str | None, schema_url: str | None) -> None:
+        self._arguments = (name, version, schema_url)
+
+    def _tracer(self) -> Tracer:
+        provider = _current_tracer_provider.get()
+        if provider is None:
+            return NoOpTracer()
+        return provider.get_tracer(*self._arguments)
+
+    def start_span(self, *args: Any, **kwargs: Any) -> Span:
+        return self._tracer().start_span(*args, **kwargs)
+
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tracer().start_as_current_span(*args, **kwargs)
+
+
+def _upto(limit: int, spans: Iterator[ReadableSpan]) -> Iterator[ReadableSpan]:
+    for _, span in zip(range(limit), spans, strict=False):
+        yield span
