@@ -247,3 +247,7 @@ class _Chain:
 def span_context(identity: RunIdentity, span_id: int) -> SpanContext:
     """The context of a span of this run's trace."""
     return SpanContext(identity.trace_id, span_id, False, TraceFlags(int(identity.sampled)))
+
+
+TraceContext = SpanContext
+"""A span's context, by a name of ours: only this package imports OpenTelemetry."""

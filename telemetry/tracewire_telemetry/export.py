@@ -15,6 +15,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import SpanDropReason
 
+TraceExporter = SpanExporter
+"""What takes whole traces: any exporter of the SDK, OTLP or in memory."""
 SPAN_BYTES: Final = 700
 """What a queued span is taken to weigh: measured at about 640 bytes encoded."""
 SPANS_PER_EXPORT: Final = 512

@@ -341,3 +341,7 @@ class _RunTracer(Tracer):
 def _upto(limit: int, spans: Iterator[ReadableSpan]) -> Iterator[ReadableSpan]:
     for _, span in zip(range(limit), spans, strict=False):
         yield span
+
+
+AgentTracer = Tracer
+AgentTracerProvider = TracerProviderApi

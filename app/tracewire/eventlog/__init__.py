@@ -5,6 +5,7 @@ Next: nobody; the emitter waits here for the commit. `EventLog` is the port; `sq
 One conformance suite (`tests/integration/test_eventlog_conformance.py`) runs against every implementation.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -101,12 +102,13 @@ class EventLog(Protocol):
             RequestIdReusedError: the id stands for a run with another agent or input.
         """
 
-    async def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> None:
-        """Append one event; it is durable when this returns. `outcome` is given with the terminal event alone.
+    def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> "asyncio.Future[None]":
+        """Append one event; it is durable when the future is done. `outcome` is given with the terminal event alone.
 
-        Cancelling the caller does not take an event back that is on its way.
+        Cancelling the future or who awaits it does not take the event back: a cancelled awaiter gets its
+        `CancelledError` once the outcome is known, and the future tells that outcome.
 
-        Raises:
+        Raises (the future):
             SequenceError: `seq` is not the run's next, or the run is unknown or has ended. No seq is consumed.
             LogUnavailableError: it could not be committed. No seq is consumed.
         """

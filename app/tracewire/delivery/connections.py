@@ -1,0 +1,275 @@
+"""The sockets that are ready, by user, and what each of them follows.
+
+Enters: durable envelopes from the emitter, control frames from the gateway. Leaves: bytes, written to the socket's
+transport. Next: the client, whose acks come back through `acknowledge`.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+from tracewire.delivery.outbox import Outbox, Queued
+from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.vocabulary import CloseCode
+from tracewire_telemetry.watch import OpenRun
+
+FRAMES_PER_TURN: Final = 64
+"""Frames written before the event loop gets its turn: 20,000 at once would hold it for 77 ms."""
+LINES_BYTES_MAX: Final = 32 * 1024
+"""Size of a frame of `tracewire.v1.lines` past which no further object joins it."""
+
+
+class Transport(Protocol):
+    """What a connection writes to: one WebSocket, as the server's protocol class gives it."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the peer takes more; when it does again, `on_writable` of the connection is called."""
+
+    def write_text(self, body: bytes) -> None:
+        """Write one text frame; a transport that is closed swallows it."""
+
+    def close(self, code: CloseCode) -> None:
+        """Say goodbye with a code, and let go."""
+
+    def abort(self) -> None:
+        """Let go at once."""
+
+
+class Followed:
+    """A run that a socket follows. Not live: what it lacks is being read from the log, up to `seen_seq` at least."""
+
+    __slots__ = ("live", "next_seq", "run", "seen_seq", "socket")
+
+    def __init__(self, run: OpenRun | None, socket: int, next_seq: int, *, live: bool) -> None:
+        self.run = run
+        self.socket = socket
+        self.next_seq = next_seq
+        self.seen_seq = 0
+        self.live = live
+
+
+class Connection:
+    """One socket of one user. It queues from its making, and writes from `open` on."""
+
+    def __init__(
+        self,
+        connection_id: str,
+        user_id: str,
+        transport: Transport,
+        outbox: Outbox,
+        *,
+        lines: bool,
+        metrics: Metrics,
+    ) -> None:
+        self.id = connection_id
+        self.user_id = user_id
+        self.outbox = outbox
+        self.follows: dict[str, Followed] = {}
+        self.has_acked = False
+        self.first_event_ns = 0
+        self.closed = False
+        self._transport = transport
+        self._lines = lines
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._draining = True
+        self._progress = asyncio.Event()
+
+    # Following runs.
+
+    def follow(self, run_id: str, run: OpenRun | None, *, next_seq: int = 1, live: bool = True) -> Followed:
+        """Follow a run from `next_seq` on, replacing what was followed of it before."""
+        self.unfollow(run_id)
+        socket = run.attached(acking=self.has_acked) if run is not None else 0
+        followed = self.follows[run_id] = Followed(run, socket, next_seq, live=live)
+        return followed
+
+    def unfollow(self, run_id: str) -> None:
+        """Follow the run no more; its ledger is told."""
+        followed = self.follows.pop(run_id, None)
+        if followed is not None and followed.run is not None:
+            followed.run.detached(followed.socket)
+
+    def forget_settled(self) -> None:
+        """Stop following runs that are settled, so that a long-lived socket does not remember them all."""
+        settled = [
+            run_id
+            for run_id, followed in self.follows.items()
+            if followed.live and followed.run is not None and followed.run.ledger.settled_ns
+        ]
+        for run_id in settled:
+            del self.follows[run_id]
+
+    # Writing.
+
+    def open(self, ready: bytes) -> None:
+        """Begin to write, with this frame first; what was queued since the connection was attached follows it."""
+        self.outbox.push_front(Queued(ready, time.monotonic_ns()))
+        self._drain()
+
+    def offer(self, run_id: str, seq: int, body: bytes) -> bool:
+        """Queue a live event if this socket follows its run and has all that precedes it; whether it did."""
+        followed = self.follows.get(run_id)
+        if followed is None or self.closed:
+            return False
+        followed.seen_seq = seq
+        if not followed.live or seq < followed.next_seq:
+            return False
+        if seq > followed.next_seq:
+            self.close(CloseCode.RESYNC)
+            return False
+        followed.next_seq = seq + 1
+        self._push(Queued(body, time.monotonic_ns(), followed.run, followed.socket, seq))
+        return True
+
+    def send(self, frame: bytes) -> None:
+        """Queue a control frame."""
+        if not self.closed:
+            self._push(Queued(frame, time.monotonic_ns()))
+
+    def _push(self, queued: Queued) -> None:
+        self.outbox.push(queued)
+        if not self._draining:
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def on_writable(self) -> None:
+        """The transport takes more."""
+        self._progress.set()
+        if len(self.outbox) and not self._draining:
+            self._draining = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Write what waits, as long as the peer takes it and the loop's turn lasts."""
+        self._draining = False
+        budget = FRAMES_PER_TURN
+        while len(self.outbox) and self._transport.writable and not self.closed:
+            if not budget:
+                self._draining = True
+                self._loop.call_soon(self._drain)
+                return
+            budget -= 1
+            if self._lines and len(self.outbox) > 1:
+                self._write_lines()
+            else:
+                queued = self.outbox.pop()
+                self._transport.write_text(queued.body)
+                self._written((queued,))
+        if not len(self.outbox):
+            self._progress.set()
+        elif self.outbox.overfull(time.monotonic_ns()):
+            self.cut_slow()
+
+    def _write_lines(self) -> None:
+        batch: list[Queued] = []
+        size = 0
+        while len(self.outbox) and size < LINES_BYTES_MAX and len(batch) < FRAMES_PER_TURN:
+            queued = self.outbox.pop()
+            size += len(queued.body) + 1
+            batch.append(queued)
+        self._transport.write_text(b"\n".join([queued.body for queued in batch]))
+        self._written(batch)
+
+    def _written(self, batch: Iterable[Queued]) -> None:
+        now = time.monotonic_ns()
+        for queued in batch:
+            if queued.run is not None:
+                queued.run.ledger.written(queued.socket, queued.seq, now)
+                self.first_event_ns = self.first_event_ns or now
+
+    def write_replayed(self, followed: Followed, bodies: list[bytes], started_ns: int) -> None:
+        """Write events that were read back from the log, past the outbox and its bounds."""
+        for body in bodies:
+            self._transport.write_text(body)
+        first = followed.next_seq
+        followed.next_seq += len(bodies)
+        if followed.run is not None and not followed.run.ledger.settled_ns:
+            ledger = followed.run.ledger
+            ledger.replayed(followed.socket, first, followed.next_seq - 1, started_ns, time.monotonic_ns())
+        self.first_event_ns = self.first_event_ns or time.monotonic_ns()
+
+    async def drained(self) -> bool:
+        """Wait until nothing waits and the peer takes more; whether the socket is still there then."""
+        while not self.closed and (len(self.outbox) or not self._transport.writable):
+            self._progress.clear()
+            await self._progress.wait()
+        return not self.closed
+
+    # Ends.
+
+    def cut_slow(self) -> None:
+        """Cut the socket off: it reads too slowly. Its client resumes from the log."""
+        if not self.closed:
+            self._metrics.client_too_slow()
+            self.close(CloseCode.TOO_SLOW)
+            self._loop.call_later(SLOW_CUT_SECONDS, self._transport.abort)
+
+    def close(self, code: CloseCode) -> None:
+        """Write what waits if the peer takes it, then close with this code."""
+        if self.closed:
+            return
+        if code is not CloseCode.TOO_SLOW:
+            self._drain()
+        self.closed = True
+        self._progress.set()
+        self._metrics.closed(code)
+        self._transport.close(code)
+
+    def detach(self) -> None:
+        """The socket is gone: it follows nothing more."""
+        self.closed = True
+        self._progress.set()
+        self.outbox.clear()
+        for run_id in list(self.follows):
+            self.unfollow(run_id)
+
+
+SLOW_CUT_SECONDS: Final = 1.0
+"""How long a slow client's socket may take over its close before it is aborted."""
+
+
+class Connections:
+    """Every ready socket, by user. The one registry; who needs it is given it."""
+
+    def __init__(self) -> None:
+        self._by_user: dict[str, dict[str, Connection]] = {}
+        self.count = 0
+
+    def attach(self, connection: Connection) -> None:
+        """A socket is ready."""
+        self._by_user.setdefault(connection.user_id, {})[connection.id] = connection
+        self.count += 1
+
+    def detach(self, connection: Connection) -> None:
+        """A socket is gone. Idempotent."""
+        sockets = self._by_user.get(connection.user_id, {})
+        if sockets.pop(connection.id, None) is not None:
+            self.count -= 1
+            if not sockets:
+                del self._by_user[connection.user_id]
+        connection.detach()
+
+    def of(self, user_id: str) -> list[Connection]:
+        """The user's ready sockets."""
+        return list(self._by_user.get(user_id, {}).values())
+
+    def __iter__(self) -> Iterator[Connection]:
+        return (connection for sockets in list(self._by_user.values()) for connection in list(sockets.values()))
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Bytes queued to all sockets and not yet written."""
+        return sum(connection.outbox.bytes for connection in self)
+
+    def unacknowledging(self, deadline_ns: int) -> int:
+        """Sockets whose first event was written longer ago than this, and that have never acked anything."""
+        now = time.monotonic_ns()
+        return sum(
+            bool(
+                connection.first_event_ns and not connection.has_acked and now - connection.first_event_ns > deadline_ns
+            )
+            for connection in self
+        )

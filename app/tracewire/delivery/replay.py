@@ -1,0 +1,29 @@
+"""Reading back what a socket lacks of a run, until it has caught up and follows live.
+
+Enters: a followed run that is not live. Leaves: its events from the log, in order, once; then the run is live. However
+live events race it: those that pass meanwhile are in the log already, and are read from there.
+"""
+
+import asyncio
+import time
+
+from tracewire.delivery.connections import Connection, Followed
+from tracewire.eventlog import EventLog
+
+PAGE_EVENTS: int = 64
+"""Events read and written at once, so that a long replay does not hold the event loop."""
+
+
+async def catch_up(connection: Connection, log: EventLog, run_id: str, followed: Followed) -> None:
+    """Replay the run to this socket from `followed.next_seq` on, at the pace at which it reads, then go live."""
+    while await connection.drained() and connection.follows.get(run_id) is followed:
+        started_ns = time.monotonic_ns()
+        events = await log.replay(run_id, followed.next_seq - 1, limit=PAGE_EVENTS)
+        if connection.closed or connection.follows.get(run_id) is not followed:
+            return
+        if events:
+            connection.write_replayed(followed, [event.body for event in events], started_ns)
+            await asyncio.sleep(0)
+        elif followed.seen_seq < followed.next_seq:
+            followed.live = True
+            return

@@ -1,0 +1,167 @@
+"""The thread that writes the embedded log: it commits what waits, as one group, in one transaction.
+
+Enters: batches of writes, one for each turn of the event loop that had any. Leaves: a `Settled` for each group, handed
+back to the loop. Next: `sqlite`, which answers those who wait. Only this thread touches the connection that writes.
+"""
+
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tracewire.errors import LogUnavailableError
+from tracewire.eventlog.sqlite_schema import connect_writer, describe
+from tracewire.eventlog.sqlite_writes import POISON, Applier, Batch, Result, Write
+
+RETRY_INTERVAL_SECONDS: Final = 0.02
+
+# What a write or the log can fail at. Anything else is a mistake in this program, and ends the thread.
+_FAILURES: Final = (sqlite3.Error, OSError, MemoryError, OverflowError, TypeError, ValueError)
+
+
+class Settled(Struct, eq=False):
+    """What became of the oldest `batches` batches: a result for each of their writes, in the order handed over.
+
+    `commit_seconds` is how long the commit took with its retries; `None` where it failed.
+    `trouble` is one sentence saying why the log takes no writes; `None` where it does.
+    """
+
+    batches: int
+    results: list[Result]
+    commit_seconds: float | None
+    trouble: str | None
+
+
+class SqliteWriter:
+    """Commits batches in the order handed over. `on_settled` and `on_ended` are called in this thread.
+
+    A group that cannot be committed is tried again for `commit_retry_seconds`, then fails as a whole; while the log
+    is in trouble, each later group is tried once, so that nobody waits that long for what is known.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        *,
+        commit_retry_seconds: float,
+        group_writes_max: int,
+        row_bytes_max: int,
+        on_settled: Callable[[Settled], object],
+        on_ended: Callable[[], object],
+    ) -> None:
+        self._path = path
+        self._inode = path.stat().st_ino
+        self._connection: sqlite3.Connection | None = connection
+        self._commit_retry_seconds = commit_retry_seconds
+        self._group_writes_max = group_writes_max
+        self._row_bytes_max = row_bytes_max
+        self._on_settled = on_settled
+        self._on_ended = on_ended
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._trouble: str | None = None
+        self._applier = Applier()
+        self._thread = threading.Thread(target=self._run, name="tracewire-log-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def hand_over(self, batch: Batch) -> None:
+        """Queue a batch. The queue is as long as there are callers waiting, and has no other bound."""
+        self._batches.put(batch)
+
+    def stop(self) -> None:
+        """Commit what was handed over, then end. A group that fails from now on is not tried again."""
+        self._stopping.set()
+        self._batches.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread; after `on_ended` that takes no time."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            last = False
+            while not last:
+                batches, last = self._gather()
+                if batches:
+                    self._on_settled(self._commit(batches))
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            self._on_ended()
+
+    def _gather(self) -> tuple[list[Batch], bool]:
+        """Every batch that waits, up to the group's limit, and whether it is the last group."""
+        batches: list[Batch] = []
+        writes = 0
+        batch = self._batches.get()
+        while batch is not None:
+            batches.append(batch)
+            writes += len(batch)
+            if writes >= self._group_writes_max:
+                return batches, False
+            try:
+                batch = self._batches.get_nowait()
+            except queue.Empty:
+                return batches, False
+        return batches, True
+
+    def _commit(self, batches: list[Batch]) -> Settled:
+        writes = batches[0] if len(batches) == 1 else list(chain.from_iterable(batches))
+        began = time.monotonic()
+        give_up_at = began if self._trouble else began + self._commit_retry_seconds
+        alone = False
+        while True:
+            try:
+                results = self._transact(writes, alone=alone)
+            except _FAILURES as error:
+                self._roll_back()
+                if isinstance(error, POISON) and not alone:
+                    alone = True
+                elif time.monotonic() >= give_up_at or self._stopping.wait(RETRY_INTERVAL_SECONDS):
+                    self._trouble = f"the event log cannot be written: {describe(error)}"
+                    # One exception each: a shared one would gather the tracebacks of all who raise it.
+                    return Settled(
+                        len(batches), [LogUnavailableError(self._trouble) for _ in writes], None, self._trouble
+                    )
+            else:
+                self._trouble = None
+                return Settled(len(batches), results, time.monotonic() - began, None)
+
+    def _transact(self, writes: Sequence[Write], *, alone: bool) -> list[Result]:
+        # SQLite goes on writing to a file that was removed or replaced, and what it commits there is gone.
+        if os.stat(self._path).st_ino != self._inode:  # noqa: PTH116 - half the price, once for every commit
+            raise FileNotFoundError(f"{self._path.name} is no longer the file that was opened")
+        if self._connection is None:
+            self._connection = connect_writer(self._path, row_bytes_max=self._row_bytes_max)
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        if alone:
+            results = [self._applier.apply_alone(connection, write) for write in writes]
+        else:
+            results = self._applier.apply(connection, writes)
+        connection.execute("COMMIT")
+        self._applier.settle(writes)
+        return results
+
+    def _roll_back(self) -> None:
+        """Leave nothing of a transaction that failed."""
+        self._applier.forget()
+        if self._connection is None:
+            return
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = None

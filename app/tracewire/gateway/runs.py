@@ -1,0 +1,216 @@
+"""Runs over HTTP: start, list, read, cancel; and the agents that can be asked. A run belongs to its user."""
+
+from typing import Annotated, Any
+
+import msgspec
+import uuid_utils
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+from msgspec import Struct
+
+from tracewire.engine.agent import AgentRegistry
+from tracewire.errors import RejectedError
+from tracewire.eventlog import EventLog, RunSummary
+from tracewire.gateway.auth import Authenticator
+from tracewire.gateway.frames import encode_frame
+from tracewire.gateway.protocol import find_token
+from tracewire.gateway.sockets import announce
+from tracewire.runs.run import state_of
+from tracewire.runs.service import RunService, StartRun
+from tracewire_telemetry.stamps import LedgerReport, decode_stamps, report_of, stamps_of
+from tracewire_telemetry.vocabulary import RejectCode
+
+PAGE_RUNS_MAX = 100
+PAGE_EVENTS_MAX = 1_000
+
+
+class RunRequest(Struct, frozen=True):
+    """The body of `POST /runs`. The request id comes in `Idempotency-Key`."""
+
+    input: Any
+    agent: str | None = None
+    thread_id: str | None = None
+    traceparent: str | None = None
+
+
+class RunView(Struct, frozen=True):
+    """A run as its user sees it. Times are Unix nanoseconds."""
+
+    run_id: str
+    request_id: str
+    thread_id: str
+    agent: str
+    state: str
+    outcome: str | None
+    last_seq: int
+    acked_seq: int
+    trace_id: str
+    started_unix_ns: int
+    ended_unix_ns: int | None
+
+
+class RunPage(Struct, frozen=True):
+    """Runs, newest first. `next` goes into `before` for the next page; `null`: there is none."""
+
+    runs: list[RunView]
+    next: str | None
+
+
+class EventPage(Struct, frozen=True):
+    """Envelopes in the order of their seq. `last_seq` is the run's newest durable one."""
+
+    run_id: str
+    last_seq: int
+    events: list[msgspec.Raw]
+
+
+class AgentView(Struct, frozen=True):
+    """An agent that can be asked. `requires` are the event types that its completed runs owe."""
+
+    name: str
+    description: str
+    requires: tuple[str, ...]
+    default: bool
+
+
+class HttpRuns:
+    """What the routes below share."""
+
+    def __init__(self, authenticator: Authenticator, runs: RunService, log: EventLog, agents: AgentRegistry) -> None:
+        self.authenticator = authenticator
+        self.runs = runs
+        self.log = log
+        self.agents = agents
+
+    def user_of(self, request: Request[Any, Any, Any]) -> str:
+        """The user who signed this request.
+
+        Raises:
+            AuthenticationError: there is no valid token.
+        """
+        return self.authenticator.verify(find_token(request.headers.get("authorization"), ())).user_id
+
+    def view(self, run: RunSummary) -> RunView:
+        """A run as its user sees it."""
+        open_run = self.runs.open_run(run.user_id, run.run_id)
+        return RunView(
+            run.run_id,
+            run.request_id,
+            run.thread_id,
+            run.agent,
+            state_of(run, awaiting_input=bool(open_run and open_run.awaiting_input)).value,
+            run.outcome.value if run.outcome else None,
+            run.last_seq,
+            run.acked_seq,
+            run.trace_id,
+            run.started_unix_ns,
+            run.ended_unix_ns,
+        )
+
+    async def ledger(self, run_id: str, user_id: str | None) -> LedgerReport:
+        """The run's ledger, live or as it was settled; `user_id` `None` is the operator.
+
+        Raises:
+            RejectedError: `unknown_run`, also where it is another user's.
+        """
+        summary = await self.log.run(run_id)
+        if summary is None or (user_id is not None and summary.user_id != user_id):
+            raise RejectedError(RejectCode.UNKNOWN_RUN, f"there is no run {run_id!r}")
+        open_run = self.runs.open_run(summary.user_id, run_id)
+        if open_run is not None:
+            return report_of(stamps_of(open_run.ledger))
+        stored = await self.log.stamps(run_id)
+        if stored is None:
+            raise RejectedError(
+                RejectCode.UNKNOWN_RUN, f"run {run_id} has no stamps: they are being stored, or were lost in a crash"
+            )
+        return report_of(decode_stamps(stored))
+
+
+def shared(state: State) -> HttpRuns:
+    """The routes' shared part, from the application's state."""
+    found: HttpRuns = state["http_runs"]
+    return found
+
+
+class RunsController(Controller):
+    """`/runs` and what is under it."""
+
+    path = "/runs"
+
+    @post()
+    async def start(
+        self,
+        request: Request[Any, Any, Any],
+        state: State,
+        data: RunRequest,
+        idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key")] = None,
+    ) -> Response[Any]:
+        """Start a run, or find the one that the same `Idempotency-Key` started. Its events go to the user's sockets."""
+        http = shared(state)
+        user_id = http.user_of(request)
+        start = StartRun(
+            idempotency_key or str(uuid_utils.uuid7()), data.input, data.agent, data.thread_id, data.traceparent
+        )
+        accepted = await http.runs.accept(user_id, start)
+        announcement = announce(accepted)
+        if accepted.created:
+            frame = encode_frame(announcement)
+            http.runs.start(accepted, lambda follower: follower.send(frame))
+        run_id = accepted.context.run_id
+        body = {"run_id": run_id, "request_id": start.request_id, "thread_id": accepted.context.thread_id}
+        return Response(body, status_code=202 if accepted.created else 200, headers={"Location": f"/runs/{run_id}"})
+
+    @get()
+    async def page(
+        self, request: Request[Any, Any, Any], state: State, limit: int = 20, before: str | None = None
+    ) -> RunPage:
+        """The user's runs, newest first."""
+        http = shared(state)
+        limit = max(1, min(limit, PAGE_RUNS_MAX))
+        found = await http.log.runs(http.user_of(request), limit=limit + 1, before_run_id=before)
+        following = found[limit - 1].run_id if len(found) > limit else None
+        return RunPage([http.view(run) for run in found[:limit]], following)
+
+    @get("/{run_id:str}")
+    async def one(self, request: Request[Any, Any, Any], state: State, run_id: str) -> RunView:
+        """One run."""
+        http = shared(state)
+        return http.view(await http.runs.find(http.user_of(request), run_id))
+
+    @get("/{run_id:str}/events")
+    async def events(
+        self, request: Request[Any, Any, Any], state: State, run_id: str, after: int = 0, limit: int = PAGE_EVENTS_MAX
+    ) -> EventPage:
+        """The run's events after a seq, from the log."""
+        http = shared(state)
+        run = await http.runs.find(http.user_of(request), run_id)
+        stored = await http.log.replay(run_id, max(0, after), limit=max(1, min(limit, PAGE_EVENTS_MAX)))
+        return EventPage(run_id, run.last_seq, [msgspec.Raw(event.body) for event in stored])
+
+    @get("/{run_id:str}/ledger")
+    async def ledger(self, request: Request[Any, Any, Any], state: State, run_id: str) -> LedgerReport:
+        """What each event of the run has crossed, and when."""
+        http = shared(state)
+        return await http.ledger(run_id, http.user_of(request))
+
+    @delete("/{run_id:str}", status_code=202)
+    async def cancel(self, request: Request[Any, Any, Any], state: State, run_id: str) -> None:
+        """Cancel the run; its terminal event says when it has ended."""
+        http = shared(state)
+        await http.runs.cancel(http.user_of(request), run_id)
+
+
+@get("/agents")
+async def agents(request: Request[Any, Any, Any], state: State) -> list[AgentView]:
+    """The agents that can be asked, the default first."""
+    http = shared(state)
+    http.user_of(request)
+    default = http.agents.names[0]
+    return [
+        AgentView(
+            spec.name, spec.description, tuple(required.value for required in spec.requires), spec.name == default
+        )
+        for spec in http.agents
+    ]

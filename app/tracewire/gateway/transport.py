@@ -1,0 +1,123 @@
+"""The WebSocket below the protocol: uvicorn's, with what ASGI alone cannot do.
+
+ASGI's `send` neither writes without a task, nor tells when the peer takes more again, nor cuts a peer off; a server
+that cannot do the last keeps the memory of a client that has stopped reading for as long as TCP waits.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from asyncio.transports import BaseTransport
+from collections.abc import Callable
+from typing import Any, Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.http11 import Request
+
+from tracewire_telemetry.vocabulary import CloseCode
+
+EXTENSION: Final = "tracewire.socket"
+"""Where the ASGI scope's extensions hold the connection's `SocketProtocol`."""
+TCP_USER_TIMEOUT_MS: Final = 5_000
+"""A peer that acknowledges nothing on TCP for so long is gone: measured 4.9 s against never with data queued."""
+NOT_SENT_LOW_WATER_BYTES: Final = 64 * 1024
+"""A client that reads nothing then swallows 256 KB of kernel memory instead of 4 MB."""
+CLOSE_TIMEOUT_SECONDS: Final = 2.0
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection. It hands itself to the application in the scope's extensions."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = CLOSE_TIMEOUT_SECONDS
+        self.last_life_ns = time.monotonic_ns()
+        self.on_writable: Callable[[], None] | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """A connection was upgraded."""
+        super().connection_made(transport)
+        raw: socket.socket | None = transport.get_extra_info("socket")
+        if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        for name, value in (("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_MS), ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER_BYTES)):
+            option = getattr(socket, name, None)
+            if option is not None:
+                with contextlib.suppress(OSError):  # a platform that knows the option and does not take it
+                    raw.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    def handle_connect(self, event: Request) -> None:
+        """The handshake was read: the application starts at the loop's next turn."""
+        super().handle_connect(event)
+        scope = getattr(self, "scope", None)
+        if scope is not None:
+            scope["extensions"][EXTENSION] = self
+
+    def data_received(self, data: bytes) -> None:
+        """Anything from the peer is a sign of life, a pong of the protocol too."""
+        self.last_life_ns = time.monotonic_ns()
+        super().data_received(data)
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained."""
+        super().resume_writing()
+        if self.on_writable is not None:
+            self.on_writable()
+
+
+class SocketTransport:
+    """A `SocketProtocol` as connections write to it."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: SocketProtocol) -> None:
+        self._protocol = protocol
+
+    @property
+    def writable(self) -> bool:
+        """Whether the write buffer takes more."""
+        return self._protocol.writable.is_set()
+
+    @property
+    def last_life_ns(self) -> int:
+        """When the peer last gave a sign of life, monotonic nanoseconds."""
+        return self._protocol.last_life_ns
+
+    def notify(self, on_writable: Callable[[], None]) -> None:
+        """Call this whenever the write buffer has drained."""
+        self._protocol.on_writable = on_writable
+
+    def write_text(self, body: bytes) -> None:
+        """Write one text frame; a connection that is closing swallows it."""
+        protocol = self._protocol
+        if protocol.close_sent or protocol.disconnected:
+            return
+        try:
+            protocol.conn.send_text(body)
+        except InvalidState:
+            return
+        protocol.transport.write(b"".join(protocol.conn.data_to_send()))
+
+    def close(self, code: CloseCode) -> None:
+        """Send the close, and abort the connection if it is not answered in `CLOSE_TIMEOUT_SECONDS`."""
+        protocol = self._protocol
+        if protocol.close_sent or protocol.disconnected:
+            return
+        try:
+            protocol.conn.send_close(code.value, code.reason)
+        except InvalidState:
+            return
+        protocol.transport.write(b"".join(protocol.conn.data_to_send()))
+        protocol.close_sent = True
+        protocol.queue.put_nowait({"type": "websocket.disconnect", "code": code.value, "reason": code.reason})
+        if protocol.read_paused:
+            protocol.read_paused = False
+            protocol.transport.resume_reading()
+        loop = asyncio.get_running_loop()
+        protocol.close_timer = loop.call_later(CLOSE_TIMEOUT_SECONDS, protocol.transport.abort)
+
+    def abort(self) -> None:
+        """Let go of the connection at once."""
+        self._protocol.transport.abort()

@@ -1,0 +1,399 @@
+"""The composition root: builds the whole chain once, in the order in which its parts need each other, and takes it
+down in the other.
+
+A start that cannot succeed names every failed dependency at once. `ready` is said when the last step holds.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import IO, Any, Final
+
+import structlog
+from litestar import Litestar, WebSocket, websocket
+from litestar.datastructures import State
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, build_analyst
+from tracewire.delivery.connections import Connections
+from tracewire.delivery.emitter_factory import UserEmitterFactory
+from tracewire.engine.agent import AgentRegistry, AgentSpec, load_agent
+from tracewire.engine.execution_engine import ExecutionEngine
+from tracewire.engine.factory import ExecutionFactory
+from tracewire.engine.loop_watchdog import LoopWatchdog
+from tracewire.errors import EventLogError, StartupError
+from tracewire.eventlog.sqlite import SqliteEventLog
+from tracewire.gateway.auth import Authenticator
+from tracewire.gateway.closing import SocketKeeper, drain_sockets
+from tracewire.gateway.ops import live, ops_app, ready
+from tracewire.gateway.problems import EXCEPTION_HANDLERS
+from tracewire.gateway.recordings import upload
+from tracewire.gateway.runs import HttpRuns, RunsController, agents
+from tracewire.gateway.sockets import SocketGateway
+from tracewire.readiness import Readiness
+from tracewire.runs.recordings import RecordingStore
+from tracewire.runs.service import RunService
+from tracewire.serving import AppServer, bind, port_of
+from tracewire.settings import Settings
+from tracewire_telemetry import catalog
+from tracewire_telemetry.export import TraceExporter, exporter_from_environment
+from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines
+from tracewire_telemetry.sdk import Telemetry, TelemetryOptions
+
+VERSION: Final = version("tracewire")
+LOCK_FILE: Final = "server.lock"
+HEALTH_SECONDS: Final = 1.0
+FILE_THREADS: Final = 2
+RETRY_AFTER_DRAIN_SECONDS: Final = 2.0
+UNTRACED_PATHS: Final = "/ws$,/live$,/ready$"
+_STEPS: Final = ("settings", "event log", "agents", "factories", "sockets")
+_log = structlog.get_logger("tracewire.main")
+
+
+class Server:
+    """One Tracewire server: every station, both ports. `start`, then `stop`; a stopped one is not started again.
+
+    Args:
+        settings: checked settings (`load_settings`).
+        agents: further agents, beside those that the settings name.
+        exporter: takes the traces; without it, what the standard `OTEL_*` variables in `environ` say.
+        environ: where those variables are looked up; the process's environment by default.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        agents: Iterable[AgentSpec] = (),
+        exporter: TraceExporter | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.readiness = Readiness(_STEPS)
+        self.connections = Connections()
+        self.emitters = UserEmitterFactory()
+        self.factory = ExecutionFactory()
+        self.agents = AgentRegistry()
+        self.log: SqliteEventLog
+        self.telemetry: Telemetry
+        self.engine: ExecutionEngine
+        self.runs: RunService
+        self.gateway: SocketGateway
+        self._extra_agents = tuple(agents)
+        self._exporter = exporter
+        self._environ = os.environ if environ is None else environ
+        self._lock: IO[str] | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[tuple[AppServer, asyncio.Task[None]]] = []
+        self._closers: list[Callable[[], Any]] = []
+        self._health_task: asyncio.Task[None] | None = None
+
+    # Start.
+
+    async def start(self) -> None:
+        """Bring everything up, in order; both ports answer when this returns.
+
+        Raises:
+            StartupError: names every dependency that failed. Nothing is left behind.
+        """
+        try:
+            await self._acquire()
+            await self._compose()
+            await self._listen()
+        except BaseException:
+            await self._release()
+            raise
+        for step in _STEPS:
+            self.readiness.passed(step)
+        _log.info("ready", url=self.url, ops_url=self.ops_url, version=VERSION, data_dir=self.settings.data_dir)
+
+    async def _acquire(self) -> None:
+        """Everything that can fail for reasons outside the program, all of it tried, every failure named."""
+        failures: list[str] = []
+        failures += self._acquire_agents()
+        failures += self._acquire_exporter()
+        failures += self._acquire_ports()
+        folder_failures = self._acquire_folder()
+        failures += folder_failures
+        if not folder_failures:
+            failures += await self._acquire_log()
+        if failures:
+            raise StartupError(failures)
+
+    def _acquire_agents(self) -> list[str]:
+        failures: list[str] = []
+        specs: list[AgentSpec] = []
+        for reference in self.settings.agents:
+            try:
+                specs.append(load_agent(reference))
+            except StartupError as error:
+                failures += error.failures
+        # The analyst is the default; it comes first, and is built when the log is there.
+        self._loaded = [*specs, *self._extra_agents]
+        return failures
+
+    def _acquire_exporter(self) -> list[str]:
+        if self._exporter is not None:
+            return []
+        try:
+            self._exporter = exporter_from_environment(self._environ)
+        except ValueError as error:
+            return [str(error)]
+        return []
+
+    def _acquire_ports(self) -> list[str]:
+        failures: list[str] = []
+        settings = self.settings
+        for name, variable, host, port in (
+            ("public port", "TRACEWIRE_PORT", settings.host, settings.port),
+            ("ops port", "TRACEWIRE_OPS_PORT", settings.ops_host, settings.ops_port),
+        ):
+            try:
+                bound = bind(host, port)
+                bound.listen(1)
+                self._sockets.append(bound)
+            except OSError as error:
+                failures.append(f"{name} {host}:{port}: {error.strerror or error}; free it, or set {variable}")
+        return failures
+
+    def _acquire_folder(self) -> list[str]:
+        folder = self.settings.data_path
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (folder / LOCK_FILE).open("w")
+        except OSError as error:
+            return [f"data folder {folder}: {error.strerror or error}; set TRACEWIRE_DATA_DIR to a writable one"]
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return [f"data folder {folder}: another server uses it; stop that one, or set TRACEWIRE_DATA_DIR"]
+        try:
+            self._authenticator = Authenticator(self.settings)
+        except OSError as error:
+            return [f"development secret in {folder}: {error}"]
+        return []
+
+    async def _acquire_log(self) -> list[str]:
+        self.log = SqliteEventLog(
+            self.settings.data_path,
+            commit_retry_seconds=self.settings.commit_retry_seconds,
+            observe_commit=lambda seconds: self.telemetry.metrics.committed(seconds),
+        )
+        try:
+            await self.log.open()
+        except EventLogError as error:
+            return [f"event log in {self.settings.data_dir}: {error}"]
+        self._closers.append(self.log.close)
+        return []
+
+    async def _compose(self) -> None:
+        """Build the stations, each from those behind it."""
+        settings = self.settings
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, "tracewire-files")
+        self._agent_threads = ThreadPoolExecutor(settings.agent_threads_max, "tracewire-agent")
+        self.recordings = RecordingStore(
+            settings.data_path, bytes_max=settings.recording_bytes_max, per_user_max=settings.recordings_per_user_max
+        )
+        analyst = build_analyst(self.log, self.recordings)
+        self.agents.register(
+            AgentSpec(
+                "analyst",
+                analyst,
+                tuple(REQUIRED_TYPES),
+                tuple(TOOL_NAMES),
+                description="Finds what is missing in recordings of agent sockets, and in your own runs",
+            )
+        )
+        for spec in self._loaded:
+            self.agents.register(spec)
+        self.telemetry = Telemetry(
+            telemetry_options(settings), self._exporter, agents=self.agents.names, tools=self.agents.tools
+        )
+        metrics, watch = self.telemetry.metrics, self.telemetry.watch
+        self._closers.append(self.telemetry.close)
+        watch.start(self.log.store_stamps)
+        self.emitters.configure(log=self.log, connections=self.connections, watch=watch, health=self.readiness)
+        self.factory.configure(
+            settings=settings,
+            emitters=self.emitters,
+            agents=self.agents,
+            watch=watch,
+            metrics=metrics,
+            health=self.readiness,
+            threads=self._agent_threads,
+        )
+        self.engine = ExecutionEngine(
+            self.factory, runs_max=settings.runs_max, runs_per_user_max=settings.runs_per_user_max
+        )
+        self.runs = RunService(settings, self.log, self.engine, self.agents, self.connections, watch, self.readiness)
+        self.gateway = SocketGateway(
+            settings,
+            self._authenticator,
+            self.runs,
+            self.log,
+            self.connections,
+            self.agents.names,
+            self.readiness,
+            self.telemetry,
+        )
+        self._keeper = SocketKeeper(self.gateway)
+        self._watchdog = LoopWatchdog(limit_seconds=settings.loop_blocked_seconds)
+        self._http_runs = HttpRuns(self._authenticator, self.runs, self.log, self.agents)
+        self._publish_gauges()
+
+    async def _listen(self) -> None:
+        """Ops first, so that a start that hangs can be looked at."""
+        settings = self.settings
+        ops = ops_app(self._http_runs, self.telemetry.metrics, self.readiness, token=settings.ops_token)
+        public = self.telemetry.instrument(self._public_app(), excluded_paths=UNTRACED_PATHS)
+        public_socket, ops_socket = self._sockets
+        for app, bound in ((ops, ops_socket), (public, public_socket)):
+            server = AppServer(
+                app,
+                frame_bytes_max=settings.frame_bytes_max,
+                heartbeat_seconds=settings.heartbeat_seconds,
+                stop_seconds=1,
+            )
+            task = asyncio.create_task(server.serve(sockets=[bound]))
+            self._servers.append((server, task))
+            while not server.started:
+                await asyncio.sleep(0)
+                if task.done():
+                    task.result()
+        self._keeper.start()
+        self._watchdog.start()
+        self._health_task = asyncio.create_task(self._watch_health())
+
+    def _public_app(self) -> Litestar:
+        gateway = self.gateway
+
+        @websocket("/ws")
+        async def ws(socket: WebSocket[Any, Any, Any]) -> None:
+            await gateway.serve(socket)
+
+        return Litestar(
+            [ws, RunsController, agents, upload, live, ready],
+            state=State(
+                {
+                    "http_runs": self._http_runs,
+                    "recordings": self.recordings,
+                    "settings": self.settings,
+                    "file_threads": self._file_threads,
+                    "readiness": self.readiness,
+                }
+            ),
+            exception_handlers=EXCEPTION_HANDLERS,
+            openapi_config=OpenAPIConfig(
+                title="Tracewire", version=VERSION, path="/schema", render_plugins=[JsonRenderPlugin()]
+            ),
+            logging_config=None,
+            request_max_body_size=None,
+        )
+
+    def _publish_gauges(self) -> None:
+        metrics, log, connections = self.telemetry.metrics, self.log, self.connections
+        deadline_ns = int(self.settings.client_deadline_seconds * NS_PER_SECOND)
+        metrics.gauge(catalog.CONNECTIONS, lambda: connections.count)
+        metrics.gauge(catalog.OUTBOX_BYTES, lambda: connections.outbox_bytes)
+        metrics.gauge(catalog.UNACKNOWLEDGING, lambda: connections.unacknowledging(deadline_ns))
+        metrics.gauge(catalog.EVENTLOG_OLDEST_UNCOMMITTED, lambda: log.oldest_uncommitted_seconds)
+        metrics.gauge(catalog.EVENTLOG_BYTES, lambda: log.bytes_on_disk)
+        metrics.gauge(catalog.READY, lambda: float(self.readiness.ready))
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            why = await self.log.health()
+            if why is None:
+                self.readiness.passed("event log")
+            else:
+                self.readiness.failed("event log", why)
+
+    # What is up.
+
+    @property
+    def url(self) -> str:
+        """The public port, as a base URL."""
+        return _url(self.settings.host, self._sockets[0])
+
+    @property
+    def ws_url(self) -> str:
+        """The socket's endpoint."""
+        return f"ws{self.url.removeprefix('http')}/ws"
+
+    @property
+    def ops_url(self) -> str:
+        """The ops port, as a base URL."""
+        return _url(self.settings.ops_host, self._sockets[1])
+
+    # Stop.
+
+    async def stop(self) -> None:
+        """Take everything down without cutting anything off: runs get their grace period, sockets their last frame."""
+        if self.readiness.draining:
+            return
+        self.readiness.drain()
+        for session in list(self.gateway.sessions):
+            session.drain(RETRY_AFTER_DRAIN_SECONDS)
+        await self.engine.drain(self.settings.drain_grace_seconds)
+        await drain_sockets(self.gateway.sessions, retry_after_seconds=RETRY_AFTER_DRAIN_SECONDS)
+        await self._release()
+        _log.info("stopped")
+
+    async def _release(self) -> None:
+        if self._health_task is not None:
+            self._health_task.cancel()
+            await asyncio.gather(self._health_task, return_exceptions=True)
+            await self._keeper.stop()
+            self._watchdog.stop()
+        for server, task in reversed(self._servers):
+            server.should_exit = True
+            await asyncio.gather(task, return_exceptions=True)
+        for bound in self._sockets:
+            bound.close()
+        while self._closers:
+            await self._closers.pop()()
+        for name in ("_file_threads", "_agent_threads"):
+            threads = getattr(self, name, None)
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
+        if self._lock is not None:
+            self._lock.close()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, **arguments: Any) -> AsyncIterator[Server]:
+    """A started `Server`, stopped on the way out: for embedding, and for tests."""
+    server = Server(settings, **arguments)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def telemetry_options(settings: Settings) -> TelemetryOptions:
+    """What the telemetry needs of the settings."""
+    return TelemetryOptions(
+        version=VERSION,
+        environment=settings.environment,
+        trace_share=settings.trace_share,
+        trace_queue_bytes_max=settings.trace_queue_bytes_max,
+        deadlines=LinkDeadlines(
+            bridge_seconds=settings.bridge_deadline_seconds,
+            emitter_seconds=settings.emitter_deadline_seconds,
+            socket_seconds=settings.socket_deadline_seconds,
+            client_seconds=settings.client_deadline_seconds,
+        ),
+    )
+
+
+def _url(host: str, bound: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port_of(bound)}"

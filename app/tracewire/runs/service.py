@@ -1,0 +1,247 @@
+"""Runs, as their users see them: started, followed, cancelled, answered, listed.
+
+Enters: requests of a signed-in user, from the gateway. Leaves: accepted runs, on their way. Next: `ExecutionEngine`.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import uuid_utils
+from msgspec import Struct
+
+from tracewire.delivery.connections import Connection, Connections
+from tracewire.engine.agent import AgentRegistry, AgentSpec
+from tracewire.engine.context import UserExecutionContext
+from tracewire.engine.execution_engine import ExecutionEngine
+from tracewire.errors import LogUnavailableError, RejectedError, RequestIdReusedError
+from tracewire.eventlog import Accepted, EventLog, RunRecord, RunSummary, Turn
+from tracewire.readiness import Readiness
+from tracewire.settings import Settings
+from tracewire_telemetry.chain import TraceContext, is_sampled, new_trace_ids, parse_traceparent
+from tracewire_telemetry.ledger import RunIdentity
+from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.watch import OpenRun, Watch
+
+ID_CHARACTERS_MAX: Final = 128
+_PRINTABLE_ID: Final = re.compile(r"[^\x00-\x1f\x7f]+")
+
+
+class StartRun(Struct, frozen=True):
+    """What a user asks for. `input` is any JSON value; `agent` defaults to the server's first."""
+
+    request_id: str
+    input: Any
+    agent: str | None = None
+    thread_id: str | None = None
+    traceparent: str | None = None
+
+
+class AcceptedRun(Struct, frozen=True):
+    """A run whose record is durable. `run` is its watched side, `None` where it has ended already."""
+
+    context: UserExecutionContext
+    spec: AgentSpec
+    record: RunRecord
+    created: bool
+    run: OpenRun | None
+    history: Sequence[Turn] = ()
+
+
+class RunService:
+    """The runs of all users; each method looks only at those of the user it is given."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: EventLog,
+        engine: ExecutionEngine,
+        agents: AgentRegistry,
+        connections: Connections,
+        watch: Watch,
+        readiness: Readiness,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._engine = engine
+        self._agents = agents
+        self._connections = connections
+        self._watch = watch
+        self._readiness = readiness
+
+    # Starting.
+
+    async def accept(self, user_id: str, request: StartRun, *, handshake: TraceContext | None = None) -> AcceptedRun:
+        """Make a run of the request, durable, or find the one that an earlier such request made.
+
+        A created run holds a place of the user's; `start` gives it back when the run ends.
+
+        Raises:
+            RejectedError: it says what was wrong and what to do.
+        """
+        spec = self._checked(request)
+        try:
+            self._engine.admit(user_id)
+        except RejectedError:
+            earlier = await self._earlier(user_id, request, spec)
+            if earlier is None:
+                raise
+            return earlier
+        created = False
+        try:
+            record, now = self._record(user_id, request, spec)
+            history = await self._history(user_id, request.thread_id)
+            accepted = await self._accept(record)
+            created = accepted.created
+            if not created:
+                return self._found(accepted.record, spec)
+            run = self._open(record, spec, request, handshake, now)
+            return AcceptedRun(_context(record), spec, record, True, run, history)
+        finally:
+            if not created:
+                self._engine.release(user_id)
+
+    def start(self, accepted: AcceptedRun, announce: Callable[[Connection], None]) -> None:
+        """Let every ready socket of the user follow the accepted run, announce it there, and run its agent."""
+        run_id, user_id = accepted.context.run_id, accepted.context.user_id
+        for connection in self._connections.of(user_id):
+            connection.follow(run_id, accepted.run)
+            announce(connection)
+        self._engine.start(accepted.context, accepted.spec, accepted.record.input, accepted.history)
+
+    def _checked(self, request: StartRun) -> AgentSpec:
+        if self._readiness.draining:
+            raise RejectedError(
+                RejectCode.DRAINING, "the server is stopping; start the run on the next one", retry_after_seconds=2
+            )
+        if not self._readiness.ready:
+            reasons = "; ".join(self._readiness.reasons.values())
+            raise RejectedError(RejectCode.LOG_UNAVAILABLE, f"no new runs now: {reasons}", retry_after_seconds=5)
+        _check_id("request_id", request.request_id)
+        if request.thread_id is not None:
+            _check_id("thread_id", request.thread_id)
+        spec = self._agents.get(request.agent)
+        if spec is None:
+            known = ", ".join(self._agents.names)
+            raise RejectedError(
+                RejectCode.UNKNOWN_AGENT, f"there is no agent {request.agent!r}; this server has {known}"
+            )
+        return spec
+
+    def _record(self, user_id: str, request: StartRun, spec: AgentSpec) -> tuple[RunRecord, int]:
+        now, unix_ns = time.monotonic_ns(), time.time_ns()
+        trace_id, root_span_id = new_trace_ids()
+        record = RunRecord(
+            run_id=str(uuid_utils.uuid7()),
+            user_id=user_id,
+            request_id=request.request_id,
+            thread_id=request.thread_id or str(uuid_utils.uuid7()),
+            agent=spec.name,
+            input=request.input,
+            trace_id=f"{trace_id:032x}",
+            root_span_id=f"{root_span_id:016x}",
+            started_unix_ns=unix_ns,
+            sampled=is_sampled(trace_id, self._settings.trace_share),
+        )
+        return record, now
+
+    async def _accept(self, record: RunRecord) -> Accepted:
+        try:
+            return await self._log.accept(record)
+        except RequestIdReusedError as error:
+            raise RejectedError(
+                RejectCode.REQUEST_ID_REUSED,
+                f"request_id {record.request_id!r} stands for a run with another agent or input; use a new one",
+            ) from error
+        except LogUnavailableError as error:
+            raise RejectedError(RejectCode.LOG_UNAVAILABLE, str(error), retry_after_seconds=5) from error
+
+    async def _earlier(self, user_id: str, request: StartRun, spec: AgentSpec) -> AcceptedRun | None:
+        """The run of a repeated request, which needs no place of its own."""
+        if await self._log.run_of_request(user_id, request.request_id) is None:
+            return None
+        record, _ = self._record(user_id, request, spec)
+        return self._found((await self._accept(record)).record, spec)
+
+    def _found(self, record: RunRecord, spec: AgentSpec) -> AcceptedRun:
+        return AcceptedRun(_context(record), spec, record, False, self._watch.runs.get(record.run_id))
+
+    def _open(
+        self, record: RunRecord, spec: AgentSpec, request: StartRun, handshake: TraceContext | None, now: int
+    ) -> OpenRun:
+        identity = RunIdentity(
+            run_id=record.run_id,
+            user_id=record.user_id,
+            thread_id=record.thread_id,
+            agent=record.agent,
+            trace_id=int(record.trace_id, 16),
+            root_span_id=int(record.root_span_id, 16),
+            sampled=record.sampled,
+            required=spec.requires,
+        )
+        links = [link for link in (handshake, parse_traceparent(request.traceparent)) if link is not None]
+        return self._watch.open(identity, links, now=now, unix_ns=record.started_unix_ns)
+
+    async def _history(self, user_id: str, thread_id: str | None) -> Sequence[Turn]:
+        limit = self._settings.history_turns_max
+        if thread_id is None or not limit:
+            return ()
+        try:
+            return await self._log.turns(user_id, thread_id, limit=limit)
+        except LogUnavailableError as error:
+            raise RejectedError(RejectCode.LOG_UNAVAILABLE, str(error), retry_after_seconds=5) from error
+
+    # Everything else.
+
+    async def find(self, user_id: str, run_id: str) -> RunSummary:
+        """The user's run.
+
+        Raises:
+            RejectedError: `unknown_run`, also where it is another user's.
+        """
+        run = await self._log.run(run_id)
+        if run is None or run.user_id != user_id:
+            raise RejectedError(RejectCode.UNKNOWN_RUN, f"you have no run {run_id!r}")
+        return run
+
+    async def cancel(self, user_id: str, run_id: str, reason: str = "cancelled by the user") -> None:
+        """Ask an open run to end with `agent_cancelled`. A second call while it ends changes nothing.
+
+        Raises:
+            RejectedError: `unknown_run`, or `run_ended`.
+        """
+        run = await self.find(user_id, run_id)
+        engine = self._engine.engine_of(run_id)
+        if not run.open or engine is None:
+            raise RejectedError(RejectCode.RUN_ENDED, f"run {run_id} has ended; there is nothing to cancel")
+        engine.cancel(reason)
+
+    async def provide_input(self, user_id: str, run_id: str, input_id: str, value: Any) -> None:
+        """Answer a run's `input_required`.
+
+        Raises:
+            RejectedError: `unknown_run`, `run_ended`, or `invalid_input` where it awaits no such input.
+        """
+        run = await self.find(user_id, run_id)
+        engine = self._engine.engine_of(run_id)
+        if not run.open or engine is None:
+            raise RejectedError(RejectCode.RUN_ENDED, f"run {run_id} has ended; it awaits no input")
+        engine.provide_input(input_id, value)
+
+    def open_run(self, user_id: str, run_id: str) -> OpenRun | None:
+        """The watched side of the user's run while it is not settled."""
+        run = self._watch.runs.get(run_id)
+        return run if run is not None and run.ledger.identity.user_id == user_id else None
+
+
+def _context(record: RunRecord) -> UserExecutionContext:
+    return UserExecutionContext(record.user_id, record.run_id, record.thread_id, record.request_id)
+
+
+def _check_id(name: str, value: str) -> None:
+    if not value or len(value) > ID_CHARACTERS_MAX or not _PRINTABLE_ID.fullmatch(value):
+        raise RejectedError(
+            RejectCode.INVALID_INPUT,
+            f"{name} must have 1 to {ID_CHARACTERS_MAX} characters, none of them a control character",
+        )

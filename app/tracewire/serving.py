@@ -1,0 +1,64 @@
+"""uvicorn, run beside another in one process: sockets bound by us, signals ours, the exit code ours."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from tracewire.gateway.transport import SocketProtocol
+
+BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening-ready TCP socket; port 0 takes a free one.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.set_inheritable(False)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def port_of(bound: socket.socket) -> int:
+    """The port that a socket is bound to."""
+    port: int = bound.getsockname()[1]
+    return port
+
+
+class AppServer(uvicorn.Server):
+    """One application on one bound socket. It takes no signals: who runs it sets `should_exit`."""
+
+    def __init__(self, app: Any, *, frame_bytes_max: int, heartbeat_seconds: float, stop_seconds: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                ws=SocketProtocol,
+                ws_max_size=frame_bytes_max,
+                ws_ping_interval=heartbeat_seconds,
+                ws_ping_timeout=None,
+                ws_per_message_deflate=False,
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_graceful_shutdown=max(1, int(stop_seconds)),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the process's signal handlers alone."""
+        yield

@@ -1,0 +1,240 @@
+"""Every setting and limit, frozen, with its unit; read from `TRACEWIRE_…` and checked as a whole at start.
+
+A setting's environment variable is its name in capitals after `TRACEWIRE_`. Lists are comma-separated.
+"""
+
+import difflib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tracewire.errors import SettingsError
+
+PREFIX: Final = "TRACEWIRE_"
+OTHER_VARIABLES: Final = frozenset({"TRACEWIRE_TOKEN"})
+"""Variables of ours that are no settings of the server."""
+
+
+def _setting(description: str, *, unit: str = "", ge: float | None = None, le: float | None = None) -> Meta:
+    return Meta(description=description, ge=ge, le=le, extra={"unit": unit})
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What a server runs with. Build it with `load_settings`, which checks what no single field can."""
+
+    host: Annotated[str, _setting("address of the public port")] = "127.0.0.1"
+    port: Annotated[int, _setting("public port; 0 picks a free one", ge=0, le=65535)] = 8000
+    ops_host: Annotated[str, _setting("address of the ops port (metrics, ledgers of all users)")] = "127.0.0.1"
+    ops_port: Annotated[int, _setting("ops port; 0 picks a free one", ge=0, le=65535)] = 9464
+    ops_token: Annotated[str, _setting("bearer token of the ops port, required beyond loopback")] = ""
+    data_dir: Annotated[str, _setting("folder of the event log, the recordings and the development secret")] = (
+        ".tracewire"
+    )
+    agents: Annotated[tuple[str, ...], _setting("agents to serve beside the analyst, each as module:name")] = ()
+    environment: Annotated[str, _setting("deployment environment, as traces name it")] = "development"
+    log_level: Annotated[str, _setting("debug, info, warning or error")] = "info"
+
+    jwt_secret: Annotated[str, _setting("HS256 secret of sign-in tokens, 32 bytes or more; none: development mode")] = (
+        ""
+    )
+    jwt_issuer: Annotated[str, _setting("issuer that tokens must name; none: not checked")] = ""
+    jwt_audience: Annotated[str, _setting("audience that tokens must name; none: not checked")] = ""
+    jwt_leeway_seconds: Annotated[float, _setting("tolerated difference of clocks", unit="seconds", ge=0, le=300)] = 5
+    allowed_origins: Annotated[tuple[str, ...], _setting("origins whose pages may connect, beside the same host")] = ()
+    authenticate_seconds: Annotated[
+        float, _setting("time that a socket has to sign in", unit="seconds", ge=0.1, le=600)
+    ] = 10
+
+    runs_max: Annotated[int, _setting("open runs of all users", unit="runs", ge=1)] = 10_000
+    runs_per_user_max: Annotated[int, _setting("open runs of one user", unit="runs", ge=1)] = 8
+    sockets_max: Annotated[int, _setting("sockets of all users", unit="sockets", ge=1)] = 10_000
+    sockets_per_user_max: Annotated[int, _setting("sockets of one user", unit="sockets", ge=1)] = 10
+    frame_bytes_max: Annotated[int, _setting("size of a frame from a client", unit="bytes", ge=1024)] = 64 * 1024
+    bad_frames_per_minute_max: Annotated[
+        int, _setting("malformed and unknown frames before a socket is closed", unit="frames a minute", ge=0)
+    ] = 10
+    outbox_bytes_max: Annotated[
+        int, _setting("unwritten bytes of one socket before it is cut as too slow", unit="bytes", ge=128 * 1024)
+    ] = 256 * 1024
+    outbox_age_seconds: Annotated[
+        float, _setting("age of an unwritten frame before its socket is cut as too slow", unit="seconds", ge=0.1)
+    ] = 5
+    heartbeat_seconds: Annotated[
+        float, _setting("time between pings of a socket; three without a sign of life close it", unit="seconds", ge=0.5)
+    ] = 20
+    ready_runs_max: Annotated[int, _setting("runs listed in `ready`", unit="runs", ge=1, le=100)] = 100
+    recording_bytes_max: Annotated[int, _setting("size of an uploaded recording", unit="bytes", ge=1024)] = (
+        16 * 1024 * 1024
+    )
+    recordings_per_user_max: Annotated[
+        int, _setting("recordings kept of a user, the newest", unit="recordings", ge=1)
+    ] = 20
+
+    start_deadline_seconds: Annotated[
+        float, _setting("time from a run's record to agent_started", unit="seconds", ge=0.1)
+    ] = 5
+    tool_deadline_seconds: Annotated[
+        float, _setting("time that a tool may take before it ends with timeout", unit="seconds", ge=0.01)
+    ] = 60
+    run_deadline_seconds: Annotated[
+        float, _setting("time that a run may take before it ends with timeout", unit="seconds", ge=0.01)
+    ] = 3_600
+    idle_deadline_seconds: Annotated[
+        float, _setting("silence of a running agent that counts as an incident", unit="seconds", ge=0.1)
+    ] = 60
+    cancel_grace_seconds: Annotated[
+        float, _setting("time that a stopped agent has to unwind before it is abandoned", unit="seconds", ge=0, le=1)
+    ] = 0.5
+    agent_threads_max: Annotated[int, _setting("threads for agents that are plain functions", unit="threads", ge=1)] = (
+        64
+    )
+    history_turns_max: Annotated[
+        int, _setting("earlier runs of its thread that an agent is shown", unit="runs", ge=0, le=1000)
+    ] = 20
+    loop_blocked_seconds: Annotated[
+        float,
+        _setting("blocking of the event loop after which the line that blocks is logged", unit="seconds", ge=0.05),
+    ] = 0.5
+
+    commit_retry_seconds: Annotated[
+        float, _setting("time that a failing commit is retried", unit="seconds", ge=0, le=60)
+    ] = 2
+    drain_grace_seconds: Annotated[
+        float, _setting("time that running runs get when the server is told to stop", unit="seconds", ge=0)
+    ] = 5
+    drain_seconds_max: Annotated[float, _setting("time that stopping may take in all", unit="seconds", ge=1)] = 10
+
+    bridge_deadline_seconds: Annotated[
+        float, _setting("time to the bridge before an event is missing", unit="seconds", ge=0.01)
+    ] = 1
+    emitter_deadline_seconds: Annotated[
+        float, _setting("time to the emitter before an event is missing", unit="seconds", ge=0.01)
+    ] = 2
+    socket_deadline_seconds: Annotated[
+        float, _setting("time to the socket before an event is missing", unit="seconds", ge=0.01)
+    ] = 6
+    client_deadline_seconds: Annotated[
+        float, _setting("time to the ack before an event is missing", unit="seconds", ge=0.01)
+    ] = 10
+    trace_share: Annotated[float, _setting("share of good runs whose traces are exported, 0 to 1", ge=0, le=1)] = 1.0
+    trace_queue_bytes_max: Annotated[int, _setting("spans waiting for the exporter", unit="bytes", ge=1024 * 1024)] = (
+        32 * 1024 * 1024
+    )
+
+    @property
+    def development(self) -> bool:
+        """Whether sign-in is unconfigured: a secret of the data folder, loopback only."""
+        return not self.jwt_secret
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder."""
+        return Path(self.data_dir)
+
+
+class SettingInfo(Struct, frozen=True):
+    """One setting as people are shown it."""
+
+    name: str
+    variable: str
+    unit: str
+    default: Any
+    description: str
+
+
+def describe_settings() -> Iterator[SettingInfo]:
+    """Every setting, in the order of its declaration."""
+    for name, (_, meta, default) in _fields().items():
+        unit = (meta.extra or {}).get("unit", "")
+        yield SettingInfo(name, PREFIX + name.upper(), unit, default, meta.description or "")
+
+
+def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
+    """The settings from the environment, with those of the command line laid over them (`None` leaves one alone).
+
+    Raises:
+        SettingsError: names every setting that is wrong, with the value it had and what it must be.
+    """
+    values: dict[str, Any] = {}
+    failures: list[str] = []
+    fields = _fields()
+    for name, (annotation, _, _) in fields.items():
+        variable = PREFIX + name.upper()
+        override = overrides.get(name)
+        raw = override if override is not None else environ.get(variable)
+        if raw is None:
+            continue
+        try:
+            values[name] = msgspec.convert(_split(raw, annotation), annotation, strict=False)
+        except msgspec.ValidationError as error:
+            shown = "***" if "secret" in name or "token" in name else repr(raw)
+            failures.append(f"{variable}={shown}: {error}")
+    failures.extend(_unknown(environ, fields))
+    if failures:
+        raise SettingsError(failures)
+    settings = Settings(**values)
+    failures = list(_contradictions(settings))
+    if failures:
+        raise SettingsError(failures)
+    return settings
+
+
+def _fields() -> dict[str, tuple[Any, Meta, Any]]:
+    hints = get_type_hints(Settings, include_extras=True)
+    fields: dict[str, tuple[Any, Meta, Any]] = {}
+    for field in msgspec.structs.fields(Settings):
+        annotation = hints[field.name]
+        meta = next(part for part in get_args(annotation) if isinstance(part, Meta))
+        fields[field.name] = (annotation, meta, field.default)
+    return fields
+
+
+def _split(raw: Any, annotation: Any) -> Any:
+    is_list = get_origin(get_args(annotation)[0]) is tuple
+    if is_list and isinstance(raw, str):
+        return [part.strip() for part in raw.split(",") if part.strip()]
+    return list(raw) if is_list else raw
+
+
+def _unknown(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Iterator[str]:
+    known = {PREFIX + name.upper() for name in fields} | OTHER_VARIABLES
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "; `tracewire serve --help` lists all"
+            yield f"{variable}: there is no such setting{hint}"
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
+        yield "TRACEWIRE_JWT_SECRET: must be 32 bytes or longer (RFC 7518, 3.2)"
+    if settings.development and not is_loopback(settings.host):
+        yield (
+            f"TRACEWIRE_HOST={settings.host}: without TRACEWIRE_JWT_SECRET the server is in development mode, "
+            "which listens on loopback only; set the secret, or use 127.0.0.1"
+        )
+    if not is_loopback(settings.ops_host) and not settings.ops_token:
+        yield (
+            f"TRACEWIRE_OPS_HOST={settings.ops_host}: beyond loopback the ops port needs TRACEWIRE_OPS_TOKEN, "
+            "because it names users"
+        )
+    if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
+        yield f"TRACEWIRE_LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error"
+    if settings.port and settings.port == settings.ops_port and settings.host == settings.ops_host:
+        yield f"TRACEWIRE_OPS_PORT={settings.ops_port}: is the public port too; they must differ"
+    if settings.socket_deadline_seconds <= settings.outbox_age_seconds:
+        yield "TRACEWIRE_SOCKET_DEADLINE_SECONDS: must be above TRACEWIRE_OUTBOX_AGE_SECONDS, which cuts a socket first"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
