@@ -16,7 +16,11 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     return event
 
 
-def configure_logging(*, level: str, json: bool | None = None, quiet: Iterable[str] = ()) -> None:
+QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "litestar", "websockets", "httpx", "httpcore")
+"""Libraries whose chatter is left out. uvicorn's line for an accepted socket would hold its query string."""
+
+
+def configure_logging(*, level: str, json: bool | None = None, quiet: Iterable[str] = QUIET_LOGGERS) -> None:
     """Set up the process's logging, ours and the libraries' alike. Call it once, from the command line.
 
     `json` defaults to "standard error is no terminal". The loggers named in `quiet` say warnings and worse only.

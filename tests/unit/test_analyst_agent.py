@@ -1,6 +1,9 @@
 """Whatever it is asked, the analyst thinks, calls real tools and answers; what it streams is what it returns."""
 
+import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +14,7 @@ import pytest
 
 from fixtures.recordings import builder
 from fixtures.recordings.builder import Script
-from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, build_analyst
+from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, agent, build_analyst
 from tracewire.agents.analyst.sample import PLANTED, load_sample
 from tracewire.eventlog import RunSummary, StoredEvent
 from tracewire.runs.recordings import RecordingStore
@@ -146,6 +149,8 @@ async def test_the_sample_shows_every_fault_that_was_planted(log, recordings):
     assert f"**run {PLANTED.repeat_run}**: line 49 (`agent_delta`, seq {PLANTED.repeated_seq}) repeats" in answer
     assert f"**run {PLANTED.unpaired_run}**: `{PLANTED.unpaired_tool}` starts at line 50" in answer
     assert f"**run {PLANTED.stall_run}**: silent for 30.0 s between line 39" in answer
+    assert "never completes; by the receipt its end was sent, and lost." in answer
+    assert "never completes; by the receipt its end was never sent." in answer
     assert f"**run {PLANTED.clean_run}**" not in answer.split("### Silence")[0].split("### How")[0]
 
 
@@ -306,6 +311,21 @@ async def test_runs_with_more_events_than_are_read_are_named_not_read(log, recor
 async def test_any_other_input_fails_the_run_with_what_is_accepted(log, recordings, value):
     with pytest.raises(ValueError, match="The analyst takes a question as text"):
         await build_analyst(log, recordings)(RecordingContext(value))
+
+
+async def test_work_runs_neither_on_the_event_loop_nor_in_its_default_executor(log, recordings, monkeypatch):
+    class Refusing(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any):
+            raise AssertionError("the default executor was used")
+
+    threads = set()
+    read = agent.read_recording
+    monkeypatch.setattr(
+        agent, "read_recording", lambda *args: (threads.add(threading.current_thread().name), read(*args))[1]
+    )
+    asyncio.get_running_loop().set_default_executor(Refusing())
+    await ask(log, recordings, "the sample")
+    assert [name.partition("_")[0] for name in threads] == ["analyst"]
 
 
 def test_the_agents_name_is_analyst(log, recordings):

@@ -199,6 +199,22 @@ def test_a_resume_on_the_same_socket_begins_anew_but_not_before_what_the_client_
     assert [(repeat.again.seq, repeat.original) for repeat in repeats] == [(3, None)]
 
 
+def test_a_gap_that_a_resume_on_the_same_socket_fills_is_healed():
+    script = Script()
+    script.ready()
+    run = script.accept("r-1")
+    run.start()
+    lost = run.emit("agent_delta", text="1", lost=True)
+    again = run.emit("agent_delta", text="2")
+    script.send(type="resume", runs={"r-1": 1})
+    script.receive(type="resumed", run_id="r-1", recovered=True, state="running", from_seq=2, last_seq=3)
+    script.receive(**lost)
+    script.receive(**again)
+    run.end()
+    one = only(findings_of(script))
+    assert (one.sequences.healed, one.lost, one.sequences.repeats, one.sequences.late) == (((2, 2),), 0, (), ())
+
+
 def test_joined_deltas_stand_for_all_that_they_join():
     script = Script()
     script.ready()

@@ -5,6 +5,7 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, get
 from litestar.datastructures import State
+from litestar.params import FromPath
 
 from tracewire.gateway.auth import AuthenticationError
 from tracewire.gateway.problems import EXCEPTION_HANDLERS
@@ -39,7 +40,7 @@ def metrics(request: Request[Any, Any, Any], state: State) -> Response[bytes]:
 
 
 @get("/runs/{run_id:str}/ledger")
-async def ledger(request: Request[Any, Any, Any], state: State, run_id: str) -> LedgerReport:
+async def ledger(request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> LedgerReport:
     """What each event of any user's run has crossed, and when."""
     require_operator(request, state)
     return await shared(state).ledger(run_id, None)

@@ -6,6 +6,7 @@ from typing import Any
 
 from litestar import Request, Response, post
 from litestar.datastructures import State
+from litestar.params import FromQuery
 
 from tracewire.errors import RejectedError
 from tracewire.gateway.runs import shared
@@ -15,7 +16,9 @@ from tracewire_telemetry.vocabulary import RejectCode
 
 
 @post("/recordings", status_code=201)
-async def upload(request: Request[Any, Any, Any], state: State, name: str = "recording") -> Response[dict[str, Any]]:
+async def upload(
+    request: Request[Any, Any, Any], state: State, name: FromQuery[str] = "recording"
+) -> Response[dict[str, Any]]:
     """Keep a recording (a browser's HAR, or a JSONL file of frames) for its user. `name` is what answers call it."""
     user_id = shared(state).user_of(request)
     store: RecordingStore = state["recordings"]

@@ -6,7 +6,7 @@ import msgspec
 import uuid_utils
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 from msgspec import Struct
 
 from tracewire.engine.agent import AgentRegistry
@@ -144,8 +144,8 @@ class RunsController(Controller):
         self,
         request: Request[Any, Any, Any],
         state: State,
-        data: RunRequest,
-        idempotency_key: Annotated[str | None, Parameter(header="Idempotency-Key")] = None,
+        data: JSONBody[RunRequest],
+        idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
     ) -> Response[Any]:
         """Start a run, or find the one that the same `Idempotency-Key` started. Its events go to the user's sockets."""
         http = shared(state)
@@ -164,7 +164,11 @@ class RunsController(Controller):
 
     @get()
     async def page(
-        self, request: Request[Any, Any, Any], state: State, limit: int = 20, before: str | None = None
+        self,
+        request: Request[Any, Any, Any],
+        state: State,
+        limit: FromQuery[int] = 20,
+        before: FromQuery[str | None] = None,
     ) -> RunPage:
         """The user's runs, newest first."""
         http = shared(state)
@@ -174,14 +178,19 @@ class RunsController(Controller):
         return RunPage([http.view(run) for run in found[:limit]], following)
 
     @get("/{run_id:str}")
-    async def one(self, request: Request[Any, Any, Any], state: State, run_id: str) -> RunView:
+    async def one(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> RunView:
         """One run."""
         http = shared(state)
         return http.view(await http.runs.find(http.user_of(request), run_id))
 
     @get("/{run_id:str}/events")
     async def events(
-        self, request: Request[Any, Any, Any], state: State, run_id: str, after: int = 0, limit: int = PAGE_EVENTS_MAX
+        self,
+        request: Request[Any, Any, Any],
+        state: State,
+        run_id: FromPath[str],
+        after: FromQuery[int] = 0,
+        limit: FromQuery[int] = PAGE_EVENTS_MAX,
     ) -> EventPage:
         """The run's events after a seq, from the log."""
         http = shared(state)
@@ -190,13 +199,13 @@ class RunsController(Controller):
         return EventPage(run_id, run.last_seq, [msgspec.Raw(event.body) for event in stored])
 
     @get("/{run_id:str}/ledger")
-    async def ledger(self, request: Request[Any, Any, Any], state: State, run_id: str) -> LedgerReport:
+    async def ledger(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> LedgerReport:
         """What each event of the run has crossed, and when."""
         http = shared(state)
         return await http.ledger(run_id, http.user_of(request))
 
     @delete("/{run_id:str}", status_code=202)
-    async def cancel(self, request: Request[Any, Any, Any], state: State, run_id: str) -> None:
+    async def cancel(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> None:
         """Cancel the run; its terminal event says when it has ended."""
         http = shared(state)
         await http.runs.cancel(http.user_of(request), run_id)

@@ -1,1 +1,1 @@
-"""Test kit."""
+"""The trace kit: recorders of exported spans, for tests. Nothing here runs in a server."""

@@ -130,7 +130,9 @@ def _what_it_is(findings: Findings, own: OwnRuns | None) -> str:
         left = f" {number_of(len(own.left_out), 'run')} had too many events to read here." if own.left_out else ""
         waiting = [s for s in own.summaries if not s.open and s.acked_seq < s.last_seq]
         acks = f" Of {number_of(len(waiting), 'run')} the end was not acknowledged by a client." if waiting else ""
-        return f"These are your newest {number_of(len(own.summaries), 'run')}, from the log.{left}{acks}"
+        count = len(own.summaries)
+        these = "This is the one run" if count == 1 else f"These are the newest {count} runs"
+        return f"{these} of yours that I looked at, from the log.{left}{acks}"
     kinds = {Source.HAR: "HAR", Source.ARRAY: "a JSON array"}
     unit = {Source.HAR: "message", Source.ARRAY: "frame"}.get(reading.source, "line")
     text = (

@@ -128,6 +128,7 @@ class _Progress:
             self._calls[call_id] = frame
 
     def _abandon_open_calls(self) -> None:
+        """Close what is open: the contract must not be given an end that it refuses."""
         for call_id, name in list(self._contract.open_tools.items()):
             self._abandoned.append(self._calls[call_id])
             self._contract.apply(EventType.TOOL_COMPLETED, call_id, name)

@@ -1,0 +1,56 @@
+# Everything runs in .venv, which the first target that needs it makes from the hash-pinned lock.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+PYTEST_FLAGS ?=
+
+.PHONY: help run demo test check bench lock format clean
+
+help:
+	@echo "make run     serve on this machine, and print where, a token, and what to try next"
+	@echo "make demo    two users ask the analyst on a server of its own; prints their timelines and stops"
+	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
+	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
+	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
+	@echo "make lock    pin the dependencies anew, with hashes"
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Tracewire needs Python 3.11 or newer; this is %s. Set PYTHON=python3.11" % sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the pinned dependencies into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+run: $(STAMP)
+	@exec $(BIN)/tracewire serve
+
+demo: $(STAMP)
+	@$(BIN)/python -m tracewire.demo
+
+test: $(STAMP)
+	@$(BIN)/python tests/real_parts.py
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit tests/architecture
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .tracewire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,348 @@
+"""The command line: serve, ask, token, doctor."""
+
+import asyncio
+import getpass
+import os
+import signal
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import httpx
+
+from tracewire.client import Client, ClientError, ClientRun
+from tracewire.errors import SettingsError, StartupError
+from tracewire.settings import Settings, describe_settings, load_settings
+
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+TOKEN_HOURS: Final = 12
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="tracewire")
+def main() -> None:
+    """An agent backend whose every event can be proven to have arrived."""
+
+
+# serve
+
+
+class ServeCommand(click.Command):
+    """`serve`, whose help lists every setting."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every setting with its unit and default, as the environment gives it."""
+        with formatter.section("Settings (environment)"):
+            rows = []
+            for setting in describe_settings():
+                default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+                unit = f" {setting.unit}" if setting.unit else ""
+                rows.append((setting.variable, f"{setting.description} [default: {default or 'none'}{unit}]"))
+            rows.append(("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go (OTLP over HTTP) [default: none]"))
+            formatter.write_dl(rows)
+
+
+@main.command(cls=ServeCommand)
+@click.option("--host", help="Address of the public port.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Public port; 0 takes a free one.  [default: 8000]")
+@click.option("--ops-host", help="Address of the ops port.  [default: 127.0.0.1]")
+@click.option("--ops-port", type=int, help="Ops port; 0 takes a free one.  [default: 9464]")
+@click.option("--data-dir", help="Folder of the event log.  [default: .tracewire]")
+@click.option(
+    "--agent", "agents", multiple=True, metavar="M:N", help="Serve this agent too, as module:name; repeatable."
+)
+def serve(**options: Any) -> None:
+    """Run the server, until SIGTERM or SIGINT drains it; a second one ends it at once."""
+    options["agents"] = options["agents"] or None
+    settings = _settings_or_exit(**options)
+    from tracewire_telemetry.logs import configure_logging  # the other commands need none of this, and start sooner
+
+    configure_logging(level=settings.log_level)
+    # An agent's own instrumentation asks OpenTelemetry for the process's provider: it is to find the run's.
+    os.environ.setdefault("OTEL_PYTHON_TRACER_PROVIDER", "tracewire")
+    import uvloop
+
+    code = uvloop.run(_serve(settings))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A thread of an agent that never ends would otherwise hold the process back at its exit.
+    os._exit(code)
+
+
+async def _serve(settings: Settings) -> int:
+    from tracewire.main import Server
+
+    server = Server(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop_or_exit() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_or_exit)
+    try:
+        await server.start()
+    except StartupError as error:
+        click.echo(f"tracewire: {error}", err=True)
+        return 1
+    if settings.development:
+        click.echo(_welcome(settings, server.url, server.ws_url, server.ops_url))
+    await stop.wait()
+    try:
+        async with asyncio.timeout(settings.drain_seconds_max):
+            await server.stop()
+    except TimeoutError:
+        click.echo(f"tracewire: not stopped within {settings.drain_seconds_max:g} s; leaving", err=True)
+        return 1
+    return 0
+
+
+def _welcome(settings: Settings, url: str, ws_url: str, ops_url: str) -> str:
+    from tracewire.gateway.auth import sign_token
+
+    token = sign_token(settings, "you", ttl_seconds=TOKEN_HOURS * 3600)
+    where = "" if settings.data_dir == ".tracewire" else f" --data-dir {settings.data_dir}"
+    there = "" if ws_url == "ws://127.0.0.1:8000/ws" else f" --url {ws_url}"
+    return textwrap.dedent(
+        f"""
+        Tracewire is ready (development mode: this machine only, any user can be signed for).
+
+          socket      {ws_url}   subprotocols tracewire.v1, tracewire.v1.lines
+          HTTP        {url}   /agents /runs /recordings /ready /schema
+          operations  {ops_url}   /metrics /runs/{{id}}/ledger
+
+          a token for user "you", {TOKEN_HOURS} h:
+          {token}
+
+        Try, from another terminal:
+
+          tracewire ask "what is missing in the sample recording?"{there}{where}
+          tracewire ask "what ran lately?"{there}{where}
+          tracewire token --user alice{where}
+          curl -s {ops_url}/metrics | grep events_total
+        """
+    )
+
+
+# token
+
+
+@main.command()
+@click.option("--user", required=True, metavar="NAME", help="The user who signs in with it.")
+@click.option("--ttl", default="1h", show_default=True, help="How long it holds, as in 30s, 15m, 1h, 7d.")
+@click.option("--data-dir", help="The server's data folder, made where there is none.  [default: .tracewire]")
+def token(user: str, ttl: str, data_dir: str | None) -> None:
+    """Print a token for a user, and nothing else."""
+    from tracewire.gateway.auth import sign_token
+
+    settings = _settings_or_exit(data_dir=data_dir)
+    if not user.strip():
+        raise click.BadParameter("a user needs a name", param_hint="--user")
+    try:
+        click.echo(sign_token(settings, user, ttl_seconds=_seconds(ttl)))
+    except OSError as error:
+        raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
+
+
+def _seconds(ttl: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    number, unit = (ttl[:-1], ttl[-1:]) if ttl[-1:] in units else (ttl, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        raise click.BadParameter(f"{ttl!r} is no duration; use 30s, 15m, 1h or 7d", param_hint="--ttl") from None
+    if not 0 < seconds <= 10 * 365 * 86_400:
+        raise click.BadParameter(f"{ttl!r} must be above 0 and at most ten years", param_hint="--ttl")
+    return seconds
+
+
+# ask
+
+
+@main.command()
+@click.argument("question")
+@click.option("--file", "recording", type=click.Path(path_type=Path), help="A recording to look at: .har or .jsonl.")
+@click.option("--url", default="ws://127.0.0.1:8000/ws", show_default=True, help="The server's socket.")
+@click.option("--user", help="Ask as this user (development mode).  [default: you, by your login name]")
+@click.option("--token", envvar="TRACEWIRE_TOKEN", help="Ask with this token (or TRACEWIRE_TOKEN).")
+@click.option("--agent", help="The agent to ask.  [default: the server's first, the analyst]")
+@click.option("--json", "as_json", is_flag=True, help="Print each envelope on a line, and nothing else.")
+@click.option("--data-dir", help="The server's data folder, whose secret signs for --user.  [default: .tracewire]")
+def ask(
+    question: str,
+    recording: Path | None,
+    url: str,
+    user: str | None,
+    token: str | None,
+    agent: str | None,
+    as_json: bool,
+    data_dir: str | None,
+) -> None:
+    """Ask an agent over the real socket, and watch its events cross the chain.
+
+    Exits with 0 only if the run completed and its receipt agrees with what arrived.
+    """
+    if user is not None:
+        token = None
+    if token is None:
+        token = _development_token(user or _login_name(), data_dir)
+    body = _read_recording(recording)
+    try:
+        agrees = asyncio.run(_ask(question, recording, body, url, token, agent, as_json))
+    except (ClientError, httpx.HTTPError) as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(0 if agrees else 1)
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "you"
+
+
+def _read_recording(recording: Path | None) -> bytes | None:
+    if recording is None:
+        return None
+    try:
+        return recording.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{recording}: {error.strerror}") from None
+
+
+def _development_token(user: str, data_dir: str | None) -> str:
+    from tracewire.gateway.auth import DEVELOPMENT_SECRET_FILE, sign_token
+
+    settings = _settings_or_exit(data_dir=data_dir)
+    if settings.development and not (settings.data_path / DEVELOPMENT_SECRET_FILE).exists():
+        raise click.ClickException(
+            f"{settings.data_dir} holds no development secret: start `tracewire serve` here, name the server's folder "
+            "with --data-dir, or bring a --token"
+        )
+    try:
+        return sign_token(settings, user, ttl_seconds=3600)
+    except OSError as error:
+        raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
+
+
+async def _ask(
+    question: str, recording: Path | None, body: bytes | None, url: str, token: str, agent: str | None, as_json: bool
+) -> bool:
+    from tracewire import timeline
+
+    base = url.replace("ws", "http", 1).rsplit("/", 1)[0]
+    async with httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+        asked: Any = question
+        if recording is not None and body is not None:
+            asked = {"question": question, "recording_id": await _upload(http, recording, body)}
+        async with Client(url, token, reconnect=True) as client:
+            started = time.monotonic()
+            run = await client.start_run(asked, agent=agent)
+            if not as_json:
+                click.echo(f"{client.user_id} asks {agent or client.ready['agents'][0]}: {question}")
+                click.echo(f"run {run.run_id}\n")
+            async for envelope in run:
+                if as_json:
+                    import msgspec
+
+                    click.echo(msgspec.json.encode(envelope))
+                else:
+                    click.echo(timeline.event_line(envelope, started, time.monotonic()))
+            if as_json:
+                return _holds(run)
+            if run.terminal is not None:
+                click.echo(f"\n{timeline.answer_text(run.terminal)}\n")
+            ledger = await timeline.settled_ledger(http, run.run_id)
+            for line in timeline.link_lines(ledger) if ledger else ["the ledger could not be read"]:
+                click.echo(line)
+            click.echo(f"\n{timeline.receipt_line(run)}")
+            return _holds(run)
+
+
+def _holds(run: ClientRun) -> bool:
+    return run.receipt_agrees and run.terminal is not None and run.terminal.type.value == "agent_completed"
+
+
+async def _upload(http: httpx.AsyncClient, recording: Path, body: bytes) -> str:
+    response = await http.post("/recordings", params={"name": recording.name}, content=body)
+    if response.status_code != 201:
+        raise ClientError(f"{recording}: {_problem(response)}")
+    recording_id: str = response.json()["recording_id"]
+    return recording_id
+
+
+def _problem(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code}"
+
+
+# doctor
+
+
+@main.command()
+@click.option("--data-dir", help="A data folder to inspect; nothing is changed in it.  [default: .tracewire]")
+def doctor(data_dir: str | None) -> None:
+    """Check the six joints of the chain, by a real run over a real socket in a temporary data folder.
+
+    Exits with 1 and names the joint that is broken.
+    """
+    settings = _settings_or_exit(data_dir=data_dir)
+    from tracewire.inspection import inspect_folder
+
+    for line in inspect_folder(settings.data_path):
+        click.echo(line)
+    with tempfile.TemporaryDirectory(prefix="tracewire-doctor-") as folder:
+        sys.exit(_run(lambda: _doctor(folder)))
+
+
+async def _doctor(folder: str) -> int:
+    from tracewire import wiring
+    from tracewire.main import Server
+    from tracewire_telemetry.logs import configure_logging
+
+    configure_logging(level="error")
+    settings = _settings_or_exit(
+        data_dir=folder, host="127.0.0.1", port=0, ops_host="127.0.0.1", ops_port=0, drain_grace_seconds=0
+    )
+    server = Server(settings)
+    try:
+        await server.start()
+    except StartupError as error:
+        click.echo(f"L1 BROKEN {wiring.TITLES['L1']}: {error}")
+        for name in list(wiring.TITLES)[1:]:
+            click.echo(wiring.WiringCheck(name, None, "not reached (L1)").line)
+        return 1
+    try:
+        checks = await wiring.check_wiring(server)
+    finally:
+        await server.stop()
+    for check in checks:
+        click.echo(check.line)
+    broken = wiring.broken(checks)
+    click.echo("all six hold" if broken is None else f"broken: {broken}", err=broken is not None)
+    return 0 if broken is None else 1
+
+
+def _run(main_: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    return asyncio.run(main_())
+
+
+def _settings_or_exit(**overrides: Any) -> Settings:
+    try:
+        return load_settings(os.environ, **overrides)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The real parts that the tests use beside Python packages: found, installed, or named as missing.
+
+With REQUIRE_REAL=1, as root on Debian, what is missing is installed. Elsewhere nothing is touched: it is said what is
+missing, and what is skipped for the lack of it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """A program that tests run. `package` is Debian's, or none where it cannot be had from there."""
+
+    program: str
+    package: str | None
+    used_for: str
+
+
+PARTS = (
+    Part("promtool", "prometheus", "checking /metrics with Prometheus's own tool"),
+    Part("node", None, "the WebSocket client in another language"),
+    Part("npm", None, "the WebSocket client in another language"),
+)
+
+
+def missing_parts() -> list[Part]:
+    """The parts that are not on this machine."""
+    return [part for part in PARTS if shutil.which(part.program) is None]
+
+
+def main() -> int:
+    """Install or name what is missing; the exit code."""
+    required = os.environ.get("REQUIRE_REAL") == "1"
+    packages = sorted({part.package for part in missing_parts() if part.package})
+    if packages and required and os.geteuid() == 0 and Path("/etc/debian_version").exists():
+        print(f"installing {', '.join(packages)}")
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        subprocess.run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], check=True, env=environment
+        )
+    missing = missing_parts()
+    for part in missing:
+        advice = f"install Debian's {part.package}" if part.package else "install it"
+        consequence = "this run will fail" if required else "skipped"
+        print(f"missing: {part.program} ({advice}); {consequence}: {part.used_for}")
+    return 1 if missing and required else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the suites share: servers to test against, users who sign in, and agents that behave in known ways."""
