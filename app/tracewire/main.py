@@ -38,6 +38,7 @@ from tracewire.gateway.runs import HttpRuns, RunsController, agents
 from tracewire.gateway.sockets import SocketGateway
 from tracewire.readiness import Readiness
 from tracewire.runs.recordings import RecordingStore
+from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.service import RunService
 from tracewire.serving import AppServer, bind, port_of
 from tracewire.settings import Settings
@@ -93,6 +94,7 @@ class Server:
         self._servers: list[tuple[AppServer, asyncio.Task[None]]] = []
         self._closers: list[Callable[[], Any]] = []
         self._health_task: asyncio.Task[None] | None = None
+        self._lost_at_start = 0
 
     # Start.
 
@@ -105,7 +107,11 @@ class Server:
         try:
             await self._acquire()
             await self._compose()
+            self._lost_at_start = await close_lost_runs(self.log)
             await self._listen()
+        except EventLogError as error:
+            await self._release()
+            raise StartupError([f"event log in {self.settings.data_dir}: {error}"]) from error
         except BaseException:
             await self._release()
             raise
@@ -304,6 +310,7 @@ class Server:
         metrics.gauge(catalog.UNACKNOWLEDGING, lambda: connections.unacknowledging(deadline_ns))
         metrics.gauge(catalog.EVENTLOG_OLDEST_UNCOMMITTED, lambda: log.oldest_uncommitted_seconds)
         metrics.gauge(catalog.EVENTLOG_BYTES, lambda: log.bytes_on_disk)
+        metrics.gauge(catalog.RUNS_LOST_AT_START, lambda: self._lost_at_start)
         metrics.gauge(catalog.READY, lambda: float(self.readiness.ready))
 
     async def _watch_health(self) -> None:
@@ -352,19 +359,26 @@ class Server:
             await asyncio.gather(self._health_task, return_exceptions=True)
             await self._keeper.stop()
             self._watchdog.stop()
-        for server, task in reversed(self._servers):
-            server.should_exit = True
-            await asyncio.gather(task, return_exceptions=True)
-        for bound in self._sockets:
-            bound.close()
+        # The public port first; the ops port last, so that what goes on in between can be looked at.
+        for server, task in reversed(self._servers[1:]):
+            await _ended(server, task)
         while self._closers:
             await self._closers.pop()()
+        for server, task in self._servers[:1]:
+            await _ended(server, task)
+        for bound in self._sockets:
+            bound.close()
         for name in ("_file_threads", "_agent_threads"):
             threads = getattr(self, name, None)
             if threads is not None:
                 threads.shutdown(wait=False, cancel_futures=True)
         if self._lock is not None:
             self._lock.close()
+
+
+async def _ended(server: AppServer, task: "asyncio.Task[None]") -> None:
+    server.should_exit = True
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -138,6 +138,7 @@ RUNS = MetricSpec("runs_total", "counter", "Runs that ended, by how.", (_AGENT, 
 RUNS_OPEN = MetricSpec("runs_open", "gauge", "Runs without a terminal event.")
 RUN_OLDEST_SECONDS = MetricSpec("run_oldest_seconds", "gauge", "Age of the oldest open run that awaits no input.")
 RUN_SECONDS = MetricSpec("run_seconds", "histogram", "Time from a run's record to its terminal event.", (_AGENT,))
+RUNS_LOST_AT_START = MetricSpec("runs_lost_at_start", "gauge", "Runs that a crash left open and this start closed.")
 RUNS_ABANDONED = MetricSpec(
     "runs_abandoned_total",
     "counter",

@@ -3,10 +3,11 @@
 Providers are made here and handed on; nothing global is set or reset.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -14,7 +15,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import SpanContext, SpanKind
+from opentelemetry.trace import Span, SpanContext, SpanKind
 
 from tracewire_telemetry import catalog
 from tracewire_telemetry.catalog import SCOPE, Attribute
@@ -24,7 +25,10 @@ from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.watch import Watch
 
-EXPORT_FLUSH_SECONDS = 2.0
+EXPORT_FLUSH_SECONDS: Final = 2.0
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_ID_IN_PATH: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_NAME_CHARACTERS_MAX: Final = 80
 
 
 class TelemetryOptions(Struct, frozen=True):
@@ -90,6 +94,8 @@ class Telemetry:
             tracer_provider=self._edge,
             excluded_urls=excluded_paths,
             exclude_spans=["receive", "send"],
+            default_span_details=_request_name,
+            server_request_hook=_without_query,
         )
 
     def handshake(self, user_id: str, connection_id: str, started_unix_ns: int) -> SpanContext | None:
@@ -119,6 +125,25 @@ class Telemetry:
         metrics.gauge(catalog.LEDGER_EVENTS_OPEN, lambda: watch.events_open)
         metrics.gauge(catalog.WATCH_LAST_TICK, lambda: watch.last_tick_unix_seconds or time.time())
         metrics.gauge(catalog.EVENT_LOOP_LAG, lambda: watch.loop_lag_seconds)
+
+
+def _request_name(scope: Any) -> tuple[str, dict[str, Any]]:
+    """A request's span name, of low cardinality: an id in the path is `{id}`. Unknown methods are `HTTP`."""
+    method = scope["method"] if scope["method"] in _METHODS else "HTTP"
+    return f"{method} {_ID_IN_PATH.sub('{id}', scope['path'])}"[:_NAME_CHARACTERS_MAX], {}
+
+
+def _without_query(span: Span, scope: Any) -> None:
+    """Leave the query string out of the span: somebody may put a secret there, though it is taken from nowhere."""
+    if not scope.get("query_string") or not isinstance(span, ReadableSpan):
+        return
+    attributes = span.attributes or {}
+    for name in ("http.url", "http.target", "url.full"):
+        value = attributes.get(name)
+        if isinstance(value, str):
+            span.set_attribute(name, value.partition("?")[0])
+    if "url.query" in attributes:
+        span.set_attribute("url.query", "")
 
 
 def server_resource(options: TelemetryOptions) -> Resource:
