@@ -1,0 +1,1 @@
+"""Sequencing: from what an agent did to envelopes, held against the contract."""

@@ -1,0 +1,1 @@
+"""Delivering: durable first, then to each of the user's sockets."""

@@ -1,0 +1,1 @@
+"""The edge: who gets in, and what crosses the wire."""
