@@ -2,8 +2,11 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+RUNTIME := .venv/installed-runtime
 STAMP := .venv/installed
 PYTEST_FLAGS ?=
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock"
 
 .PHONY: help run demo test check bench lock format clean
 
@@ -15,18 +18,26 @@ help:
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
 	@echo "make lock    pin the dependencies anew, with hashes"
 
-$(STAMP): requirements.lock pyproject.toml
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Tracewire needs Python 3.11 or newer; this is %s. Set PYTHON=python3.11" % sys.version.split()[0])'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "installing the pinned dependencies into .venv ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "installing the pinned dependencies of $(1) into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(STAMP)
+	@touch $@
+endef
 
-run: $(STAMP)
+$(RUNTIME): requirements.lock pyproject.toml
+	$(call install,requirements.lock)
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	$(call install,requirements-dev.lock)
+	@touch $(RUNTIME)
+
+run: $(RUNTIME)
 	@exec $(BIN)/tracewire serve
 
-demo: $(STAMP)
+demo: $(RUNTIME)
 	@$(BIN)/python -m tracewire.demo
 
 test: $(STAMP)
@@ -45,8 +56,8 @@ bench: $(STAMP)
 
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --group run pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --group run --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 format: $(STAMP)
 	$(BIN)/ruff format .

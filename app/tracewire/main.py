@@ -299,7 +299,7 @@ class Server:
                 title="Tracewire", version=VERSION, path="/schema", render_plugins=[JsonRenderPlugin()]
             ),
             logging_config=None,
-            request_max_body_size=None,
+            request_max_body_size=self.settings.frame_bytes_max,
         )
 
     def _publish_gauges(self) -> None:

@@ -4,6 +4,7 @@
 `/runs/{id}/ledger` answers, for open and for settled runs alike.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -162,4 +163,24 @@ def report_of(stamps: Stamps) -> LedgerReport:
         events=rows,
         missing=stamps.missing,
         waiting=stamps.waiting,
+    )
+
+
+def report_without_stamps(
+    *,
+    run_id: str,
+    user_id: str,
+    agent: str,
+    trace_id: str,
+    started_unix_ns: int,
+    outcome: Outcome | None,
+    types: Iterable[EventType],
+) -> LedgerReport:
+    """The report of a run whose stamps were lost in a crash: its events as the log holds them, every stamp null."""
+    rows = [
+        LedgerRow(seq, event_type, None, None, None, None, None, None) for seq, event_type in enumerate(types, start=1)
+    ]
+    started = datetime.fromtimestamp(started_unix_ns / 1e9, UTC).isoformat(timespec="microseconds")
+    return LedgerReport(
+        run_id, user_id, agent, trace_id, started, None, outcome, outcome is not None, False, 0, 0, rows, [], []
     )

@@ -180,16 +180,15 @@ class Connection:
                 queued.run.ledger.written(queued.socket, queued.seq, now)
                 self.first_event_ns = self.first_event_ns or now
 
-    def write_replayed(self, followed: Followed, bodies: list[bytes], started_ns: int) -> None:
-        """Write events that were read back from the log, past the outbox and its bounds."""
-        for body in bodies:
-            self._transport.write_text(body)
-        first = followed.next_seq
-        followed.next_seq += len(bodies)
+    def write_replayed(self, followed: Followed, body: bytes, started_ns: int) -> None:
+        """Write the next event of a followed run as it was read back from the log, past the outbox and its bounds."""
+        self._transport.write_text(body)
+        seq = followed.next_seq
+        followed.next_seq += 1
+        now = time.monotonic_ns()
+        self.first_event_ns = self.first_event_ns or now
         if followed.run is not None and not followed.run.ledger.settled_ns:
-            ledger = followed.run.ledger
-            ledger.replayed(followed.socket, first, followed.next_seq - 1, started_ns, time.monotonic_ns())
-        self.first_event_ns = self.first_event_ns or time.monotonic_ns()
+            followed.run.ledger.replayed(followed.socket, seq, seq, started_ns, now)
 
     async def drained(self) -> bool:
         """Wait until nothing waits and the peer takes more; whether the socket is still there then."""

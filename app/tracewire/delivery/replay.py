@@ -16,14 +16,21 @@ PAGE_EVENTS: int = 64
 
 async def catch_up(connection: Connection, log: EventLog, run_id: str, followed: Followed) -> None:
     """Replay the run to this socket from `followed.next_seq` on, at the pace at which it reads, then go live."""
-    while await connection.drained() and connection.follows.get(run_id) is followed:
+    while await _may_go_on(connection, run_id, followed):
         started_ns = time.monotonic_ns()
         events = await log.replay(run_id, followed.next_seq - 1, limit=PAGE_EVENTS)
-        if connection.closed or connection.follows.get(run_id) is not followed:
-            return
+        for event in events:
+            # One at a time: a page of large events would otherwise pile up behind a peer that reads slowly.
+            if not await _may_go_on(connection, run_id, followed):
+                return
+            connection.write_replayed(followed, event.body, started_ns)
         if events:
-            connection.write_replayed(followed, [event.body for event in events], started_ns)
             await asyncio.sleep(0)
         elif followed.seen_seq < followed.next_seq:
             followed.live = True
             return
+
+
+async def _may_go_on(connection: Connection, run_id: str, followed: Followed) -> bool:
+    """Wait until the peer takes more; whether this replay is still wanted then."""
+    return await connection.drained() and connection.follows.get(run_id) is followed

@@ -26,6 +26,8 @@ class Pending(Future[None]):
     A task that is cancelled while it waits for this one goes on waiting, and is cancelled when this one is done.
     """
 
+    __slots__ = ()
+
     def cancel(self, msg: object = None) -> bool:
         return False
 

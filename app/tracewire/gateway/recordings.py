@@ -15,7 +15,7 @@ from tracewire.settings import Settings
 from tracewire_telemetry.vocabulary import RejectCode
 
 
-@post("/recordings", status_code=201)
+@post("/recordings", status_code=201, request_max_body_size=None)
 async def upload(
     request: Request[Any, Any, Any], state: State, name: FromQuery[str] = "recording"
 ) -> Response[dict[str, Any]]:

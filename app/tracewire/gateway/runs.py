@@ -12,14 +12,15 @@ from msgspec import Struct
 from tracewire.engine.agent import AgentRegistry
 from tracewire.errors import RejectedError
 from tracewire.eventlog import EventLog, RunSummary
+from tracewire.events import decode_envelope
 from tracewire.gateway.auth import Authenticator
 from tracewire.gateway.frames import encode_frame
 from tracewire.gateway.protocol import find_token
 from tracewire.gateway.sockets import announce
 from tracewire.runs.run import state_of
 from tracewire.runs.service import RunService, StartRun
-from tracewire_telemetry.stamps import LedgerReport, decode_stamps, report_of, stamps_of
-from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.stamps import LedgerReport, decode_stamps, report_of, report_without_stamps, stamps_of
+from tracewire_telemetry.vocabulary import EventType, RejectCode
 
 PAGE_RUNS_MAX = 100
 PAGE_EVENTS_MAX = 1_000
@@ -122,10 +123,22 @@ class HttpRuns:
             return report_of(stamps_of(open_run.ledger))
         stored = await self.log.stamps(run_id)
         if stored is None:
-            raise RejectedError(
-                RejectCode.UNKNOWN_RUN, f"run {run_id} has no stamps: they are being stored, or were lost in a crash"
-            )
+            return await self._without_stamps(summary)
         return report_of(decode_stamps(stored))
+
+    async def _without_stamps(self, run: RunSummary) -> LedgerReport:
+        types: list[EventType] = []
+        while events := await self.log.replay(run.run_id, len(types), limit=PAGE_EVENTS_MAX):
+            types += [decode_envelope(event.body).type for event in events]
+        return report_without_stamps(
+            run_id=run.run_id,
+            user_id=run.user_id,
+            agent=run.agent,
+            trace_id=run.trace_id,
+            started_unix_ns=run.started_unix_ns,
+            outcome=run.outcome,
+            types=types,
+        )
 
 
 def shared(state: State) -> HttpRuns:
