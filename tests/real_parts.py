@@ -32,6 +32,18 @@ def missing_parts() -> list[Part]:
     return [part for part in PARTS if shutil.which(part.program) is None]
 
 
+def install_node_client() -> bool:
+    """Install the packages of the Node client as its lock pins them; whether they are there."""
+    folder = Path(__file__).parent / "e2e" / "node"
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return True
+    if shutil.which("npm") is None:
+        return False
+    command = ["npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+    return subprocess.run(command, cwd=folder, check=False).returncode == 0
+
+
 def main() -> int:
     """Install or name what is missing; the exit code."""
     required = os.environ.get("REQUIRE_REAL") == "1"
@@ -48,7 +60,11 @@ def main() -> int:
         advice = f"install Debian's {part.package}" if part.package else "install it"
         consequence = "this run will fail" if required else "skipped"
         print(f"missing: {part.program} ({advice}); {consequence}: {part.used_for}")
-    return 1 if missing and required else 0
+    node_client = install_node_client()
+    if not node_client:
+        consequence = "this run will fail" if required else "skipped"
+        print(f"missing: the packages of tests/e2e/node (`npm ci` there); {consequence}: a client in another language")
+    return 1 if required and (missing or not node_client) else 0
 
 
 if __name__ == "__main__":

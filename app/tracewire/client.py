@@ -15,7 +15,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import uuid_utils
@@ -66,6 +66,13 @@ class _Peek(Struct, frozen=True):
     type: str
     run_id: str | None = None
     request_id: str | None = None
+
+
+class _Start(NamedTuple):
+    """A `start_run` that is not answered yet."""
+
+    frame: dict[str, Any]
+    accepted: "asyncio.Future[ClientRun]"
 
 
 _peek = msgspec.json.Decoder(_Peek)
@@ -164,7 +171,7 @@ class Client:
         self._socket: ClientConnection | None = None
         self._is_ready = asyncio.Event()
         self._runs: dict[str, ClientRun] = {}
-        self._starting: dict[str, asyncio.Future[ClientRun]] = {}
+        self._starting: dict[str, _Start] = {}
         self._unacked = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -220,13 +227,15 @@ class Client:
             ConnectionFailedError: the connection is gone and is not made anew.
         """
         request_id = request_id or str(uuid_utils.uuid7())
-        accepted: asyncio.Future[ClientRun] = asyncio.get_running_loop().create_future()
-        self._starting[request_id] = accepted
         frame = {"type": "start_run", "request_id": request_id, "input": input_value}
         optional = {"agent": agent, "thread_id": thread_id, "traceparent": traceparent}
+        frame |= {name: value for name, value in optional.items() if value is not None}
+        await self._is_ready.wait()
+        start = self._starting[request_id] = _Start(frame, asyncio.get_running_loop().create_future())
         try:
-            await self._send(frame | {name: value for name, value in optional.items() if value is not None})
-            return await accepted
+            with contextlib.suppress(ConnectionClosed):  # the next connection repeats it
+                await self._send_now(frame)
+            return await start.accepted
         finally:
             del self._starting[request_id]
 
@@ -259,8 +268,8 @@ class Client:
             if run.terminal is None:
                 run._fail(failure)
         for starting in self._starting.values():
-            if not starting.done():
-                starting.set_exception(failure)
+            if not starting.accepted.done():
+                starting.accepted.set_exception(failure)
 
     async def _connect_once(self) -> None:
         token = self._token() if callable(self._token) else self._token
@@ -316,22 +325,25 @@ class Client:
 
     def _accepted(self, frame: dict[str, Any]) -> None:
         waiting = self._starting.get(frame["request_id"])
-        if waiting is None or waiting.done():
+        if waiting is None or waiting.accepted.done():
             return
         run = ClientRun(self, frame["run_id"], frame["request_id"], frame["thread_id"])
-        waiting.set_result(self._runs.setdefault(run.run_id, run))
+        waiting.accepted.set_result(self._runs.setdefault(run.run_id, run))
 
     def _rejected(self, frame: dict[str, Any]) -> None:
         error = RequestRejectedError(frame["code"], frame["message"])
         waiting = self._starting.get(frame.get("request_id") or "")
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(error)
+        if waiting is not None and not waiting.accepted.done():
+            waiting.accepted.set_exception(error)
 
     async def _catch_up(self) -> None:
         """After a reconnect: resume the runs that have not ended, and repeat the starts that were not answered."""
         open_runs = {run.run_id: run.last_seq for run in self._runs.values() if run.terminal is None}
         if open_runs:
             await self._send_now({"type": "resume", "runs": open_runs})
+        for start in self._starting.values():
+            if not start.accepted.done():
+                await self._send_now(start.frame)
 
     # Frames out.
 

@@ -207,7 +207,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
 
 
 def _encode_cut(envelope: Envelope, size: int) -> bytes:
-    """Cut the largest field by what is too much, and look again: an escape can make a character six bytes."""
+    """Cut the largest field by what is too much, and look again: characters differ in size."""
     data = envelope.data
     truncated: Truncated = {}
     while True:
@@ -221,7 +221,9 @@ def _encode_cut(envelope: Envelope, size: int) -> bytes:
         value = getattr(data, largest)
         text = value if isinstance(value, str) else _encoder.encode(value).decode()
         truncated.setdefault(largest, len(text.encode()))
-        keep = max(0, len(text) - max(size - EVENT_BYTES_MAX, 64) - 128)
+        # In characters of this text's mean size, so that a text of wide or escaped ones is not cut to nothing.
+        share = 1 - (max(size - EVENT_BYTES_MAX, 64) + 128) / len(_encoder.encode(text))
+        keep = max(0, min(int(len(text) * share), len(text) - 1))
         data = msgspec.structs.replace(data, **{largest: text[:keep], "truncated": dict(truncated)})
         body = _encoder.encode(msgspec.structs.replace(envelope, data=data))
         size = len(body)

@@ -119,7 +119,7 @@ class _Chain:
         attributes = self._attributes(first, last)
         create = self._context(_CREATE, first)
         yield self._span("create", SpanKind.PRODUCER, create, self._root, Link.BRIDGE, attributes,
-                         ledger.engine[begin], ledger.bridge[end])  # fmt: skip
+                         ledger.engine[begin], ledger.bridge[end], missing)  # fmt: skip
         process = self._context(_PROCESS, first)
         if ledger.emitter[end] or lost is Link.EMITTER:
             yield self._span("process", SpanKind.CONSUMER, process, create, Link.EMITTER, attributes,

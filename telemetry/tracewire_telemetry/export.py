@@ -31,15 +31,16 @@ def exporter_from_environment(environ: Mapping[str, str]) -> SpanExporter | None
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     wanted = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
-    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if wanted == "none" or (not endpoint and wanted != "otlp"):
-        return None
-    if wanted not in ("", "otlp"):
+    base = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (base and f"{base.rstrip('/')}/v1/traces")
+    if wanted not in ("", "otlp", "none"):
         raise ValueError(f"OTEL_TRACES_EXPORTER={wanted}: only otlp and none are built in")
+    if wanted == "none" or not (endpoint or wanted):
+        return None
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in (None, "", "http/protobuf"):
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is built in")
-    return OTLPSpanExporter()
+    return OTLPSpanExporter(endpoint=endpoint or None)
 
 
 class TraceQueue:

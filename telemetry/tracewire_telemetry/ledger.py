@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Origin, Outcome, Verdict
 
@@ -93,6 +94,7 @@ class RunLedger:
 
     __slots__ = (
         "_client_cursor",
+        "_gone",
         "_ordinals",
         "_socket_cursor",
         "_sockets",
@@ -153,7 +155,8 @@ class RunLedger:
         self.flushed = [0, 0, 0, 0, 0]
         self._ordinals = 0
         self._sockets = 0
-        self._unsequenced: set[int] = set()
+        self._unsequenced: dict[int, int] = {}
+        self._gone: set[int] = set()
         self._socket_cursor = 0
         self._client_cursor = 0
 
@@ -168,18 +171,21 @@ class RunLedger:
     def withdrawn(self, ordinal: int) -> None:
         """The bridge refused the event, and its caller was told: nothing is owed for it."""
         self.waiting.pop(ordinal, None)
-        self._unsequenced.discard(ordinal)
+        self._unsequenced.pop(ordinal, None)
 
     def sequenced(self, ordinal: int, now: int) -> int:
         """The bridge gives the event its seq, which is returned."""
         event_type, emitted_ns = self.waiting.pop(ordinal)
-        self._unsequenced.discard(ordinal)
+        late = self._unsequenced.pop(ordinal, None)
         self.types.append(_TYPE_INDEX[event_type])
         self.engine.append(emitted_ns)
         self.bridge.append(now)
         self.emitter.append(0)
         self.socket.append(0)
         self.client.append(0)
+        if late is not None:
+            self.missing[late] = replace(self.missing[late], seq=len(self.types))
+            self._gone.add(len(self.types))
         return len(self.types)
 
     def revoked(self, seq: int) -> None:
@@ -188,6 +194,9 @@ class RunLedger:
             raise ValueError(f"only the newest seq, {len(self.types)}, can be revoked, not {seq}")
         for column in (self.types, self.engine, self.bridge, self.emitter, self.socket, self.client):
             column.pop()
+        if seq in self._gone:
+            self._gone.remove(seq)
+            self.missing = [replace(lost, seq=None) if lost.seq == seq else lost for lost in self.missing]
 
     def committed(self, seq: int, now: int) -> None:
         """The emitter has the event in the log."""
@@ -285,13 +294,10 @@ class RunLedger:
 
     def _uncommitted(self) -> bool:
         """Whether an event is on its way to the log and not yet given up for missing."""
-        return max(self.committed_count, self._socket_cursor) < len(self.types)
+        return any(seq not in self._gone for seq in range(self.committed_count + 1, len(self.types) + 1))
 
     def _unsettled(self) -> Iterator[int]:
-        gone = {missing.seq for missing in self.missing}
-        return (
-            seq for seq in range(self.acked + 1, len(self.types) + 1) if seq not in gone and seq not in self.excused
-        )
+        return (seq for seq in range(self.acked + 1, len(self.types) + 1) if seq not in self._gone)
 
     def next_deadline_ns(self) -> int | None:
         """The moment at which the first thing becomes overdue if nothing happens until then; `None` for never."""
@@ -310,12 +316,11 @@ class RunLedger:
             if not late:
                 return found
             for missing in late:
-                if missing.link is Link.BRIDGE:
-                    self._unsequenced.add(next(o for o in self.waiting if o not in self._unsequenced))
-                elif missing.link is Link.CLIENT:
-                    self._client_cursor = missing.seq or 0
+                if missing.seq is None:
+                    ordinal = next(o for o in self.waiting if o not in self._unsequenced)
+                    self._unsequenced[ordinal] = len(self.missing)
                 else:
-                    self._socket_cursor = missing.seq or 0
+                    self._gone.add(missing.seq)
                 if missing.link is Link.CLIENT and self.acking.isdisjoint(self.followers):
                     self.excused.add(missing.seq or 0)
                 else:
@@ -330,25 +335,25 @@ class RunLedger:
                 at = emitted_ns + int(deadlines.bridge_seconds * NS_PER_SECOND)
                 yield Missing(Link.BRIDGE, event_type, None, emitted_ns, at)
                 break
-        index = max(self.committed_count, self._socket_cursor)
+        committed = self.committed_count
+        index = self._first_owed(committed, self.emitter, len(self.types))
         if index < len(self.types):
             yield self._candidate(Link.EMITTER, index, self.bridge[index], deadlines.emitter_seconds)
         if not self.followers:
             return
-        index = self._first_unwritten()
-        if index < self.committed_count:
+        index = self._socket_cursor = self._first_owed(max(self._socket_cursor, self.acked), self.socket, committed)
+        if index < committed:
             since = max(self.emitter[index], self.carried_since)
             yield self._candidate(Link.SOCKET, index, since, deadlines.socket_seconds)
-        index = max(self.acked, self._client_cursor)
-        if index < len(self.types) and self.socket[index]:
+        index = self._client_cursor = self._first_owed(max(self._client_cursor, self.acked), self.client, committed)
+        if index < committed and self.socket[index]:
             since = max(self.socket[index], self.carried_since)
             yield self._candidate(Link.CLIENT, index, since, deadlines.client_seconds)
 
-    def _first_unwritten(self) -> int:
-        index = max(self._socket_cursor, self.acked)
-        while index < len(self.types) and self.socket[index]:
+    def _first_owed(self, index: int, column: "array[int]", end: int) -> int:
+        """The first event from `index` on that this link has not taken and that is not settled without it."""
+        while index < end and (column[index] or index + 1 in self._gone):
             index += 1
-        self._socket_cursor = max(self._socket_cursor, min(index, self.committed_count))
         return index
 
     def _candidate(self, link: Link, index: int, since: int, seconds: float) -> Missing:

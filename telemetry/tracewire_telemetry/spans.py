@@ -90,21 +90,25 @@ class HoldingProcessor(SpanProcessor):
 
     def __init__(self, dropped: Callable[[SpanDropReason, int], None]) -> None:
         self._held: dict[int, list[ReadableSpan]] = {}
+        self._cut: dict[int, int] = {}
         self._dropped = dropped
 
     def hold(self, trace_id: int) -> None:
         """Keep this trace's spans from now on."""
         self._held[trace_id] = []
 
-    def release(self, trace_id: int) -> list[ReadableSpan]:
-        """Give the trace's spans back; those that end later are dropped and counted."""
-        return self._held.pop(trace_id, [])
+    def release(self, trace_id: int) -> tuple[list[ReadableSpan], int]:
+        """Give the trace's spans back, and how many were past its limit; those that end later are dropped and counted."""
+        return self._held.pop(trace_id, []), self._cut.pop(trace_id, 0)
 
     def on_end(self, span: ReadableSpan) -> None:
-        held = self._held.get(span.context.trace_id) if span.context else None
+        trace_id = span.context.trace_id if span.context else 0
+        held = self._held.get(trace_id)
         if held is None:
-            self._dropped(SpanDropReason.LATE, 1)
-        elif len(held) >= SPANS_PER_RUN_MAX:
+            if Attribute.SPAN_COUNT not in (span.attributes or {}):  # a run's root ends when its trace has left
+                self._dropped(SpanDropReason.LATE, 1)
+        elif len(held) >= SPANS_PER_RUN_MAX - 1:
+            self._cut[trace_id] = self._cut.get(trace_id, 0) + 1
             self._dropped(SpanDropReason.RUN_LIMIT, 1)
         else:
             held.append(span)
@@ -237,13 +241,13 @@ class RunSpans:
         if not self._tracing.recording:
             return []
         reason = keep_reason(ledger)
-        held = self._tracing._processor.release(ledger.identity.trace_id)
+        held, cut = self._tracing._processor.release(ledger.identity.trace_id)
         room = SPANS_PER_RUN_MAX - 1 - len(held)
         chain = list(_upto(room, chain_spans(ledger, self._tracing._resource, self._tracing._scope)))
         dropped = count_chain_spans(ledger) - len(chain) if len(chain) >= room else 0
         if dropped:
             self._tracing._dropped(SpanDropReason.RUN_LIMIT, dropped)
-        self._end_root(reason, 1 + len(held) + len(chain), dropped)
+        self._end_root(reason, 1 + len(held) + len(chain), dropped + cut)
         if reason is None and not ledger.identity.sampled:
             return []
         assert isinstance(self._root, ReadableSpan)  # noqa: S101 # what a recording SDK tracer starts is one

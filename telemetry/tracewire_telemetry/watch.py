@@ -19,7 +19,7 @@ from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines, Missing, Ru
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunSpans, RunTracing
 from tracewire_telemetry.stamps import encode_stamps, stamps_of
-from tracewire_telemetry.vocabulary import Outcome
+from tracewire_telemetry.vocabulary import Link, Outcome
 
 TICK_SECONDS: Final = 0.25
 _log = structlog.get_logger("tracewire.watch")
@@ -117,7 +117,7 @@ class Watch:
         outcome = ledger.outcome or Outcome.WORKER_LOST
         self._metrics.run_ended(ledger.identity.agent, outcome, (ledger.ended_ns - ledger.opened_ns) / 1e9)
         for missing in ledger.missing:
-            if missing.seq is None:
+            if missing.link is Link.ENGINE:
                 self._report(run, missing)
         self.consider(run)
 

@@ -5,10 +5,13 @@ event, with its receipt. Next: `UserWebSocketEmitter`.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 from tracewire.bridge.contract import AFTER_END, RunContract
 from tracewire.delivery.user_websocket_emitter import EmitOutcome, UserWebSocketEmitter
@@ -32,6 +35,7 @@ from tracewire_telemetry.watch import OpenRun
 Emit = Callable[[Envelope], Awaitable[EmitOutcome]]
 
 LEFT_OPEN = "the run ended while the tool was executing"
+_log = structlog.get_logger("tracewire.bridge")
 
 
 class AgentWebSocketBridge:
@@ -60,6 +64,7 @@ class AgentWebSocketBridge:
         self._lock = asyncio.Lock()
         self._emits = emit_methods(emitter)
         self._tool_starts: dict[str, int] = {}
+        self._said_after_end = False
 
     async def emit(self, event: Event, ordinal: int) -> EmitOutcome:
         """Sequence and pass on one event that the engine stamped with `ordinal`; returns when it is durable.
@@ -69,6 +74,7 @@ class AgentWebSocketBridge:
             ContractBrokenError: the event does not fit what came before.
             NotSerializableError: it cannot be written as JSON.
             LogUnavailableError: the log does not take it.
+            WiringError: the emit method returned without having made it durable (L5).
         """
         try:
             async with self._lock:
@@ -98,7 +104,9 @@ class AgentWebSocketBridge:
         try:
             async with self._lock:
                 for tool_call_id, tool_name in list(self.contract.open_tools.items()):
-                    await self._close_tool(tool_call_id, tool_name)
+                    # A tool that cannot be closed must not cost the run its terminal event.
+                    with contextlib.suppress(WiringError):
+                        await self._close_tool(tool_call_id, tool_name)
                 receipt = Receipt(self._ledger.last_seq + 1, self.contract.receipt_counts(event_type))
                 event = make(receipt)
                 await self._pass_on(event, ordinal)
@@ -123,11 +131,22 @@ class AgentWebSocketBridge:
         tool_call_id = event.tool_call_id if isinstance(event, ToolExecuting | ToolCompleted) else None
         violation = self.contract.check(event_type, tool_call_id)
         if violation is not None:
+            if violation.rule == AFTER_END and not self._said_after_end:
+                self._said_after_end = True
+                _log.warning(
+                    "emitted_after_end",
+                    user_id=self._identity.user_id,
+                    run_id=self._identity.run_id,
+                    event_type=event_type.value,
+                )
             raise (RunEndedError if violation.rule == AFTER_END else ContractBrokenError)(violation.message)
         emit = self._emits[event_type]
         seq = self._ledger.sequenced(ordinal, time.monotonic_ns())
         try:
-            return await emit(self._envelope(event, seq))
+            outcome = await emit(self._envelope(event, seq))
+            if self.emitter.durable_seq < seq:
+                raise WiringError("L5", f"emit_{event_type.value} returned, and the log does not hold seq {seq}")
+            return outcome
         finally:
             # Also where the caller was cancelled: what the log holds has happened, what it does not hold has not.
             if self.emitter.durable_seq >= seq:

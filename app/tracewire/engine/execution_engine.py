@@ -14,7 +14,7 @@ from tracewire.engine.agent import AgentSpec
 from tracewire.engine.context import UserExecutionContext
 from tracewire.engine.factory import ExecutionFactory
 from tracewire.engine.user_execution_engine import RunResult, UserExecutionEngine
-from tracewire.errors import RejectedError, TracewireError
+from tracewire.errors import RejectedError, WiringError
 from tracewire.eventlog import Turn
 from tracewire_telemetry.vocabulary import Outcome, RejectCode
 
@@ -68,7 +68,9 @@ class ExecutionEngine:
         """Have an engine of the user's own run the agent; returns when the terminal event is durable."""
         try:
             engine = self._factory.create_user_engine(context)
-        except TracewireError as error:
+            if engine is None:
+                raise WiringError("L2", f"the factory gave no engine for run {context.run_id}")
+        except Exception as error:
             await self._factory.close_unwired(context, error)
             raise
         self._engines[context.run_id] = engine

@@ -129,7 +129,7 @@ class ExecutionFactory:
             context, bridge, run, self._metrics, self._threads, self.abandoned, self.settings.cancel_grace_seconds
         )
 
-    async def close_unwired(self, context: UserExecutionContext, error: TracewireError) -> None:
+    async def close_unwired(self, context: UserExecutionContext, error: Exception) -> None:
         """End an accepted run whose chain could not be wired with `agent_error{worker_lost}`, as far as that goes.
 
         What cannot even be told to the log is said in ours, and closed in the log at the next start.

@@ -34,14 +34,15 @@ class ToolCall:
         self.result: Any = None
         self._context = context
         self._arguments = {} if arguments is None else arguments
-        self._timeout = asyncio.timeout(None)
+        self._timeout: asyncio.Timeout | None = None
         self._span: ToolSpan | None = None
         self._completed = False
 
     async def __aenter__(self) -> Self:
         await self.open()
+        # Not in __init__: a plain `def` makes its calls in a thread, where no loop runs.
+        self._timeout = asyncio.timeout(self._context.deadlines.tool_seconds)
         await self._timeout.__aenter__()
-        self._timeout.reschedule(asyncio.get_running_loop().time() + self._context.deadlines.tool_seconds)
         if self._span is not None:
             self._span.enter()
         return self
@@ -52,7 +53,8 @@ class ToolCall:
         if self._span is not None:
             self._span.leave()
         try:
-            await self._timeout.__aexit__(kind, error, traceback)
+            if self._timeout is not None:
+                await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError:
             limit = self._context.deadlines.tool_seconds
             await self.complete(ToolStatus.TIMEOUT, f"the tool passed its deadline of {limit:g} s")
@@ -62,7 +64,7 @@ class ToolCall:
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):
             await self.complete(ToolStatus.CANCELLED, "the call was cancelled")
         else:
-            await self.complete(ToolStatus.ERROR, f"{type(error).__name__}: {error}")
+            await self.complete(ToolStatus.ERROR, said(error))
 
     async def open(self) -> None:
         """Emit `tool_executing`, and start the call's span."""
@@ -150,7 +152,15 @@ class ThreadedToolCall:
         elif error is None:
             await self._call.complete_with_result()
         else:
-            await self._call.complete(ToolStatus.ERROR, f"{type(error).__name__}: {error}")
+            await self._call.complete(ToolStatus.ERROR, said(error))
+
+
+def said(error: BaseException) -> str:
+    """The error in one line; its type alone where it cannot say more."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 # an agent's exception can raise even while it is written out
+        return type(error).__name__
 
 
 def redact(value: Any, depth: int = 0) -> Any:

@@ -19,6 +19,7 @@ from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
 from tracewire.engine.agent import AgentSpec, Deadlines
 from tracewire.engine.agent_context import AgentContext, ThreadedAgentContext
 from tracewire.engine.context import UserExecutionContext
+from tracewire.engine.tool_call import said
 from tracewire.errors import (
     ContractBrokenError,
     DirectConstructionError,
@@ -27,6 +28,7 @@ from tracewire.errors import (
     RejectedError,
     RunEndedError,
     TracewireError,
+    WiringError,
 )
 from tracewire.eventlog import Turn
 from tracewire.events import AgentCancelled, AgentCompleted, AgentError, AgentStarted, Event, Receipt, TerminalEvent
@@ -137,7 +139,8 @@ class UserExecutionEngine:
         except Exception as error:  # noqa: BLE001 # said just below, in the log and to the user
             # A defect of ours, not of the agent: the user still gets a terminal event, and the log the traceback.
             _log.exception("engine_failed", agent=spec.name, run_id=self.context.run_id)
-            return await self._end(spec, Outcome.WORKER_LOST, f"internal error: {type(error).__name__}")
+            cause = str(error) if isinstance(error, TracewireError) else type(error).__name__
+            return await self._end(spec, Outcome.WORKER_LOST, f"internal error: {cause}")
         finally:
             ctx.close()
 
@@ -203,13 +206,15 @@ class UserExecutionEngine:
                 outcome = Outcome.CONTRACT_BROKEN
             case LogUnavailableError():
                 outcome = Outcome.LOG_UNAVAILABLE
+            case WiringError():
+                outcome = Outcome.WORKER_LOST
             case _:
                 outcome = Outcome.AGENT_EXCEPTION
         _log.error(
             "agent_failed", agent=spec.name, user_id=self.context.user_id, run_id=self.context.run_id,
             code=outcome.value, exc_info=error,
         )  # fmt: skip
-        message = str(error) if isinstance(error, TracewireError) else f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, TracewireError) else said(error)
         return await self._end(spec, outcome, message)
 
     async def _unwind(self, spec: AgentSpec, task: "asyncio.Task[Any]") -> None:

@@ -111,6 +111,7 @@ class EventLog(Protocol):
         Raises (the future):
             SequenceError: `seq` is not the run's next, or the run is unknown or has ended. No seq is consumed.
             LogUnavailableError: it could not be committed. No seq is consumed.
+            EventLogError: the storage refuses this very body; it fails alone. No seq is consumed.
         """
 
     async def replay(self, run_id: str, after_seq: int, *, limit: int) -> Sequence[StoredEvent]:
@@ -141,7 +142,11 @@ class EventLog(Protocol):
         """Note that the user has processed 1..`seq`. Never moves back; durable with the next commit, or soon."""
 
     async def store_stamps(self, run_id: str, stamps: bytes) -> None:
-        """Keep a settled run's stamps (JSON, opaque to the log). A second call for a run replaces the first."""
+        """Keep a settled run's stamps (JSON, opaque to the log). A second call for a run replaces the first.
+
+        Raises:
+            UnknownRunError: no such run was accepted.
+        """
 
     async def stamps(self, run_id: str) -> bytes | None:
         """What `store_stamps` kept of the run, or `None`."""

@@ -1,0 +1,19 @@
+"""The agent of the benchmark."""
+
+from typing import Any
+
+from tracewire.engine.agent import agent
+
+REFERENCE = "tests.benchmarks.agents:steady"
+EVENTS_MIN = 3
+THOUGHT = (
+    "a thought as long as it takes for its envelope to weigh about 350 bytes on the wire and in the event log as well"
+)
+
+
+@agent(name="steady")
+async def steady(ctx: Any) -> str:
+    """Emits thoughts, each a durable event of its own, as fast as it can, until its run has `input.events` events."""
+    for _ in range(ctx.input["events"] - 2):
+        await ctx.thinking(THOUGHT)
+    return "done"
