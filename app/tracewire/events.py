@@ -3,6 +3,8 @@
 An event becomes bytes once, in `encode_envelope`; the log and every socket share those bytes.
 """
 
+import time
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -68,11 +70,13 @@ class AgentDelta(Struct, frozen=True):
 
 
 class InputRequired(Struct, frozen=True):
+    """`schema` is a text where it was cut."""
+
     type: ClassVar[EventType] = EventType.INPUT_REQUIRED
     input_id: str
     kind: str
     prompt: str
-    schema: dict[str, Any] | UnsetType = UNSET
+    schema: dict[str, Any] | str | UnsetType = UNSET
     truncated: Truncated | UnsetType = UNSET
 
 
@@ -176,6 +180,24 @@ class ReceivedEnvelope(Struct, frozen=True):
             msgspec.ValidationError: `data` does not have the fields of the type.
         """
         return msgspec.convert(self.data, EVENT_CLASSES[self.type])
+
+
+class Timestamps:
+    """Writes the present as an envelope's `time`. The text of a second is made once: it is asked for every event."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def now(self) -> str:
+        """RFC 3339, UTC, microseconds."""
+        second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._text}.{nanoseconds // 1000:06d}Z"
 
 
 _encoder = msgspec.json.Encoder()

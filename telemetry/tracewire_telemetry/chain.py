@@ -6,7 +6,7 @@ link, socket), so that nothing is ever exported twice, not even after a crash.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -25,6 +25,7 @@ SLOW_NS: Final = 2_000_000_000
 
 _CREATE, _PROCESS, _SEND, _SETTLE, _TOOL, _SEND_REPLAY, _SETTLE_REPLAY = range(1, 8)
 _SEQ_SHIFT, _KIND_SHIFT, _SOCKET_MASK = 22, 19, (1 << 19) - 1
+_ID_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _RANDOM_BITS: Final = 56
 _UNSET: Final = Status(StatusCode.UNSET)
 _propagator = TraceContextTextMapPropagator()
@@ -45,7 +46,7 @@ def is_sampled(trace_id: int, share: float) -> bool:
 
 def _derived(identity: RunIdentity, kind: int, seq: int, socket: int = 0) -> int:
     index = seq << _SEQ_SHIFT | kind << _KIND_SHIFT | socket & _SOCKET_MASK
-    return (identity.root_span_id + index) & 0xFFFF_FFFF_FFFF_FFFF or 1
+    return (identity.root_span_id + index) & _ID_MASK or 1
 
 
 def tool_span_id(identity: RunIdentity, seq: int) -> int:
@@ -53,9 +54,15 @@ def tool_span_id(identity: RunIdentity, seq: int) -> int:
     return _derived(identity, _TOOL, seq)
 
 
-def envelope_traceparent(identity: RunIdentity, seq: int) -> str:
-    """The W3C `traceparent` of an envelope: the context of its `create` span."""
-    return f"00-{identity.trace_id:032x}-{_derived(identity, _CREATE, seq):016x}-0{int(identity.sampled)}"
+def envelope_traceparents(identity: RunIdentity) -> Callable[[int], str]:
+    """Gives for each seq the W3C `traceparent` of its envelope: the context of its `create` span."""
+    head, tail = f"00-{identity.trace_id:032x}-", f"-0{int(identity.sampled)}"
+    first = identity.root_span_id + (_CREATE << _KIND_SHIFT)
+
+    def traceparent(seq: int) -> str:
+        return f"{head}{(first + (seq << _SEQ_SHIFT)) & _ID_MASK or 1:016x}{tail}"
+
+    return traceparent
 
 
 def parse_traceparent(traceparent: str | None) -> SpanContext | None:

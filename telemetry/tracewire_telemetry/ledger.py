@@ -10,12 +10,12 @@ Seqs count from 1 without gaps; the stamps of seq `n` stand at index `n - 1`. 0 
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tracewire_telemetry.carried import Ack, Replay, Send
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Origin, Outcome, Verdict
 
 NS_PER_SECOND: Final = 1_000_000_000
@@ -61,34 +61,6 @@ class Missing(Struct, frozen=True):
     at_ns: int
 
 
-@dataclass(slots=True)
-class Send:
-    """The live writes to one socket: `stamps[i]` belongs to seq `first_seq + i`."""
-
-    first_seq: int
-    stamps: "array[int]"
-
-
-class Ack(Struct, frozen=True):
-    """One ack that moved the run on: it settled `first_seq`..`last_seq`, and came over `socket`."""
-
-    first_seq: int
-    last_seq: int
-    socket: int
-    at_ns: int
-
-
-class Replay(Struct):
-    """Events read back from the log for one socket after a resume."""
-
-    socket: int
-    first_seq: int
-    last_seq: int
-    started_ns: int
-    ended_ns: int
-    acked_ns: int = 0
-
-
 class RunLedger:
     """What every event of one open run has crossed. Each method is one stamp; `now` is monotonic nanoseconds."""
 
@@ -118,6 +90,7 @@ class RunLedger:
         "opened_ns",
         "opened_unix_ns",
         "outcome",
+        "readers",
         "replays",
         "sends",
         "settled_ns",
@@ -141,6 +114,7 @@ class RunLedger:
         self.waiting: dict[int, tuple[EventType, int]] = {}
         self.followers: set[int] = set()
         self.acking: set[int] = set()
+        self.readers: set[int] = set()
         self.sends: dict[int, Send] = {}
         self.acks: list[Ack] = []
         self.replays: list[Replay] = []
@@ -203,10 +177,11 @@ class RunLedger:
         self.emitter[seq - 1] = now
         self.committed_count = seq
 
-    def attached(self, now: int, *, acking: bool = False) -> int:
+    def attached(self, now: int, *, acking: bool = False, reader: bool = False) -> int:
         """A socket follows the run from now on. Returns the ordinal that names it here.
 
-        `acking` says that the socket's client is known to send acks.
+        `acking` says that the socket's client is known to send acks, `reader` that it cannot: its chain ends at the
+        socket.
         """
         self._sockets += 1
         if not self.followers:
@@ -214,11 +189,20 @@ class RunLedger:
         self.followers.add(self._sockets)
         if acking:
             self.acking.add(self._sockets)
+        if reader:
+            self.readers.add(self._sockets)
         return self._sockets
 
     def detached(self, socket: int) -> None:
         """The socket is gone, or follows the run no more."""
         self.followers.discard(socket)
+        for reader in self.followers & self.readers:
+            send = self.sends.get(reader)
+            if send is not None:
+                self._excuse_read(send.first_seq, send.first_seq + len(send.stamps) - 1)
+            for replay in self.replays:
+                if replay.socket == reader:
+                    self._excuse_read(replay.first_seq, replay.last_seq)
 
     def written(self, socket: int, seq: int, now: int) -> None:
         """A live event was written to a socket."""
@@ -229,6 +213,8 @@ class RunLedger:
             send.stamps.append(now)
         if not self.socket[seq - 1]:
             self.socket[seq - 1] = now
+        if socket in self.readers:
+            self._excuse_read(seq, seq)
 
     def replayed(self, socket: int, first_seq: int, last_seq: int, started_ns: int, now: int) -> None:
         """Events were read back from the log and written to a socket."""
@@ -240,6 +226,17 @@ class RunLedger:
         for index in range(first_seq - 1, last_seq):
             if not self.socket[index]:
                 self.socket[index] = now
+        if socket in self.readers:
+            self._excuse_read(first_seq, last_seq)
+
+    def _excuse_read(self, first_seq: int, last_seq: int) -> None:
+        """What a reader got is owed no ack, unless somebody who can ack follows too."""
+        if not self.followers <= self.readers:
+            return
+        for seq in range(max(first_seq, self.acked + 1), last_seq + 1):
+            if seq not in self._gone:
+                self._gone.add(seq)
+                self.excused.add(seq)
 
     def acknowledged(self, socket: int, seq: int, now: int) -> int:
         """The client has processed 1..`seq`. Returns how many events that settles."""
@@ -345,6 +342,8 @@ class RunLedger:
         if index < committed:
             since = max(self.emitter[index], self.carried_since)
             yield self._candidate(Link.SOCKET, index, since, deadlines.socket_seconds)
+        if self.followers <= self.readers:
+            return
         index = self._client_cursor = self._first_owed(max(self._client_cursor, self.acked), self.client, committed)
         if index < committed and self.socket[index]:
             since = max(self.socket[index], self.carried_since)

@@ -98,7 +98,7 @@ class HoldingProcessor(SpanProcessor):
         self._held[trace_id] = []
 
     def release(self, trace_id: int) -> tuple[list[ReadableSpan], int]:
-        """Give the trace's spans back, and how many were past its limit; those that end later are dropped and counted."""
+        """Give back the trace's spans, and how many were past its limit. What ends later is dropped and counted."""
         return self._held.pop(trace_id, []), self._cut.pop(trace_id, 0)
 
     def on_end(self, span: ReadableSpan) -> None:

@@ -42,9 +42,9 @@ class OpenRun:
         self.spans = spans
         self.awaiting_input = False
 
-    def attached(self, *, acking: bool) -> int:
+    def attached(self, *, acking: bool, reader: bool = False) -> int:
         """A socket follows the run from now on; the ordinal that names it in the ledger."""
-        return self.ledger.attached(time.monotonic_ns(), acking=acking)
+        return self.ledger.attached(time.monotonic_ns(), acking=acking, reader=reader)
 
     def detached(self, socket: int) -> None:
         """The socket follows the run no more."""

@@ -35,7 +35,8 @@ NOTES = """\
 CPU is user and system time of the server process, all its threads, from the first start_run until every run is
 settled (its stamps stored, its trace exported where traces are); "of bare" is the median of the rounds' ratios.
 Times drift with the machine and whoever else is on it, from round to round too: it is the ratios that count.
-The bare sender gets its bytes ready-made; it encodes nothing, stores nothing, and looks for the last ack alone."""
+The bare sender gets its bytes ready-made; it encodes nothing, stores nothing, and looks for the last ack alone.
+Every client held each envelope against the one that was due; "load" is how busy they kept their one core."""
 Round = dict[Case, Cost]
 
 
@@ -62,7 +63,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each case (default: 5)")
     parser.add_argument("--users", type=int, default=100, help="users with a socket and a run each (default: 100)")
-    parser.add_argument("--events", type=int, default=300, help="events of a run, first and last too (default: 300)")
+    parser.add_argument("--events", type=int, default=250, help="events of a run, first and last too (default: 250)")
     options = parser.parse_args()
     if options.rounds < 1 or options.users < 1 or options.events < EVENTS_MIN:
         parser.error(f"at least 1 round, 1 user, {EVENTS_MIN} events")

@@ -25,7 +25,7 @@ class WrongDeliveryError(Exception):
 class LoadClient(asyncio.Protocol):
     """One user's socket and one run. `ready` and `done` are awaited by whoever drives it.
 
-    `received` counts events, `envelope_bytes` is their size. With `keep`, `frames` holds what came, in order.
+    `received` counts events. With `keep`, `frames` holds what came, in order.
     """
 
     def __init__(self, token: str, path: str, host: str, subprotocol: str, ack_events: int, *, keep: bool) -> None:
@@ -33,7 +33,6 @@ class LoadClient(asyncio.Protocol):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[None] = loop.create_future()
         self.received = 0
-        self.envelope_bytes = 0
         self.frames: list[bytes] = []
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -148,7 +147,6 @@ class LoadClient(asyncio.Protocol):
                 return
             event_type, seq = self._take_envelope(frame)
         self.received = seq
-        self.envelope_bytes += len(text)
         if event_type == "agent_completed" or seq - self._acked >= self._ack_events:
             self._acked = seq
             self._send(b'{"type":"ack","run_id":"%s","seq":%d,"count":%d}' % (self._run_id.encode(), seq, seq))

@@ -28,7 +28,7 @@ from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
 from tracewire.errors import NotConfiguredError, WiringError
 from tracewire.events import AgentStarted, Envelope
 from tracewire.runs.service import AcceptedRun
-from tracewire_telemetry.chain import envelope_traceparent
+from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.vocabulary import EventType
 
 ADA, BOB, CLEO = USERS
@@ -74,7 +74,7 @@ async def test_s08_an_emitter_of_one_run_carries_no_event_of_another(chain: Serv
             1,
             "2026-01-01T00:00:00Z",
             AGENT,
-            envelope_traceparent(adas.run.ledger.identity, 1),
+            envelope_traceparents(adas.run.ledger.identity)(1),
             AgentStarted("of another's run"),
         )
         with pytest.raises(WiringError, match="was given agent_started") as refused:

@@ -8,13 +8,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
-from unit.ledgers import ROOT_SPAN_ID, TRACE_ID, LedgerScript, identity_of, ns, unix_ns
 
 from tracewire_telemetry.catalog import SCOPE
 from tracewire_telemetry.chain import (
     chain_spans,
     count_chain_spans,
-    envelope_traceparent,
+    envelope_traceparents,
     is_sampled,
     keep_reason,
     new_trace_ids,
@@ -23,6 +22,7 @@ from tracewire_telemetry.chain import (
 )
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace, from_sdk
 from tracewire_telemetry.vocabulary import EventType, KeepReason, Outcome
+from unit.ledgers import ROOT_SPAN_ID, TRACE_ID, LedgerScript, identity_of, ns, unix_ns
 
 STARTED, THINKING = EventType.AGENT_STARTED, EventType.AGENT_THINKING
 DELTA, COMPLETED = EventType.AGENT_DELTA, EventType.AGENT_COMPLETED
@@ -48,15 +48,15 @@ def test_an_event_that_crossed_all_links_has_one_span_a_link() -> None:
     script.sent(STARTED, 10, socket)
     script.acknowledged(socket, 1, 20)
     trace = recorded(script)
-    assert [
+    assert tree(trace) == [
         ("create agent_started", "producer", "root"),
         ("process agent_started", "consumer", "create agent_started"),
         ("send agent_started", "client", "process agent_started"),
         ("settle agent_started", "client", "send agent_started"),
-    ] == tree(trace)
+    ]
     moments = [(10, 11), (11, 12), (12, 13), (13, 20)]
     assert [(unix_ns(start), unix_ns(end)) for start, end in moments] == [(s.start_ns, s.end_ns) for s in trace]
-    assert ["bridge", "emitter", "socket", "client"] == [span.attributes["tracewire.link"] for span in trace]
+    assert [span.attributes["tracewire.link"] for span in trace] == ["bridge", "emitter", "socket", "client"]
     assert {"unset"} == {span.status for span in trace}
     assert {f"{TRACE_ID:032x}"} == {span.trace_id for span in trace}
 
@@ -78,8 +78,8 @@ def test_every_span_says_whose_and_which_event_it_is() -> None:
         "tracewire.link": "socket",
         "tracewire.socket": socket,
     } == send.attributes
-    assert {"service.name": "test"} == send.resource
-    assert "tracewire" == send.scope
+    assert send.resource == {"service.name": "test"}
+    assert send.scope == "tracewire"
 
 
 def test_an_event_has_spans_for_the_links_that_it_crossed_and_for_no_other() -> None:
@@ -87,13 +87,13 @@ def test_an_event_has_spans_for_the_links_that_it_crossed_and_for_no_other() -> 
     script = LedgerScript()
     script.durable(STARTED, 0)
     script.sent(COMPLETED, 10, script.attached())
-    assert [
+    assert [span.name for span in recorded(script)] == [
         "create agent_started",
         "process agent_started",
         "create agent_completed",
         "process agent_completed",
         "send agent_completed",
-    ] == [span.name for span in recorded(script)]
+    ]
 
 
 def test_ids_derive_from_run_seq_link_and_socket_and_are_unique() -> None:
@@ -121,14 +121,14 @@ def test_the_envelope_carries_the_context_of_its_create_span() -> None:
     script.durable(STARTED, 0)
     script.durable(THINKING, 10)
     create = recorded(script).named("create agent_thinking")[0]
-    assert f"00-{create.trace_id}-{create.span_id}-01" == envelope_traceparent(script.ledger.identity, 2)
-    assert envelope_traceparent(identity_of(sampled=False), 2).endswith("-00")
+    assert f"00-{create.trace_id}-{create.span_id}-01" == envelope_traceparents(script.ledger.identity)(2)
+    assert envelope_traceparents(identity_of(sampled=False))(2).endswith("-00")
 
 
 def test_ids_stay_within_64_bits_for_the_longest_runs() -> None:
     """A root id at its largest and a seq of a billion give a valid, non-zero id."""
     identity = identity_of(root_span_id=(1 << 62) - 1)
-    context = parse_traceparent(envelope_traceparent(identity, 1_000_000_000))
+    context = parse_traceparent(envelope_traceparents(identity)(1_000_000_000))
     assert context is not None
     assert 0 < context.span_id < 1 << 64
 
@@ -172,10 +172,10 @@ def test_an_unbroken_burst_of_deltas_has_one_set_of_spans() -> None:
              for operation in ("create", "process", "send", "settle")]  # fmt: skip
     assert names == [span.name for span in trace]
     burst, single = trace.named("create agent_delta")
-    assert (1, 3, 3) == tuple(
+    assert tuple(
         burst.attributes[key]
         for key in ("tracewire.event.first_seq", "tracewire.event.last_seq", "messaging.batch.message_count")
-    )
+    ) == (1, 3, 3)
     assert "messaging.batch.message_count" not in single.attributes
     assert (unix_ns(0), unix_ns(21)) == (burst.start_ns, burst.end_ns)
     settle = trace.named("settle agent_delta")[0]
@@ -205,7 +205,7 @@ def test_a_replay_is_one_pair_with_its_range_under_the_run() -> None:
     script.acknowledged(phone, 3, 40)
     trace = recorded(script)
     replays = [span for span in trace if span.name.endswith("replay")]
-    assert ["send replay", "settle replay"] * 2 == [span.name for span in replays]
+    assert [span.name for span in replays] == ["send replay", "settle replay"] * 2
     send, settle = replays[:2]
     assert (ROOT, send.span_id) == (send.parent_id, settle.parent_id)
     assert (unix_ns(31), unix_ns(33), unix_ns(33), unix_ns(40)) == (
@@ -214,11 +214,11 @@ def test_a_replay_is_one_pair_with_its_range_under_the_run() -> None:
         settle.start_ns,
         settle.end_ns,
     )
-    assert (1, 3, 3) == tuple(
+    assert tuple(
         send.attributes[key]
         for key in ("tracewire.event.first_seq", "tracewire.event.last_seq", "messaging.batch.message_count")
-    )
-    assert [] == [span for span in trace if span.name == "settle agent_thinking"]
+    ) == (1, 3, 3)
+    assert [span for span in trace if span.name == "settle agent_thinking"] == []
 
 
 def test_a_replay_that_was_not_acked_has_no_settle() -> None:
@@ -226,7 +226,7 @@ def test_a_replay_that_was_not_acked_has_no_settle() -> None:
     script = LedgerScript()
     script.durable(THINKING, 0)
     script.ledger.replayed(script.attached(), 1, 1, ns(31), ns(33))
-    assert ["send replay"] == [span.name for span in recorded(script) if span.name.endswith("replay")]
+    assert [span.name for span in recorded(script) if span.name.endswith("replay")] == ["send replay"]
 
 
 def _never_sequenced(script: LedgerScript) -> None:
@@ -282,7 +282,7 @@ def test_a_type_that_was_owed_and_never_shown_has_an_error_create_of_the_engine(
     script.durable(STARTED, 0)
     script.ended(50)
     error = recorded(script).named("create agent_thinking")[0]
-    assert ("error", "engine", ROOT) == (error.status, error.attributes["tracewire.link"], error.parent_id)
+    assert (error.status, error.attributes["tracewire.link"], error.parent_id) == ("error", "engine", ROOT)
     assert "tracewire.event.seq" not in error.attributes
     assert (unix_ns(50), unix_ns(50)) == (error.start_ns, error.end_ns)
 
@@ -297,12 +297,12 @@ def test_an_event_that_the_bridge_took_too_late_has_an_error_create_and_the_rest
     script.ledger.committed(seq, ns(5_001))
     script.ledger.written(socket, seq, ns(5_002))
     script.acknowledged(socket, seq, 5_003)
-    assert [
+    assert [(span.name, span.status) for span in recorded(script)] == [
         ("create agent_thinking", "error"),
         ("process agent_thinking", "unset"),
         ("send agent_thinking", "unset"),
         ("settle agent_thinking", "unset"),
-    ] == [(span.name, span.status) for span in recorded(script)]
+    ]
 
 
 def test_a_missing_event_that_the_log_refused_in_the_end_still_has_its_error_span() -> None:
@@ -313,8 +313,8 @@ def test_a_missing_event_that_the_log_refused_in_the_end_still_has_its_error_spa
     script.ledger.revoked(seq)
     script.durable(COMPLETED, 3_000)
     errors = [span for span in recorded(script) if span.status == "error"]
-    assert [("agent_thinking", "emitter")] == [
-        (span.attributes["tracewire.event.type"], span.attributes["tracewire.link"]) for span in errors
+    assert [(span.attributes["tracewire.event.type"], span.attributes["tracewire.link"]) for span in errors] == [
+        ("agent_thinking", "emitter")
     ]
 
 
@@ -327,8 +327,8 @@ def test_a_missing_event_within_a_burst_marks_the_burst() -> None:
     script.acknowledged(socket, 1, 30)
     script.overdue(20_000)
     trace = recorded(script)
-    assert ["settle agent_delta"] == [span.name for span in trace if span.status == "error"]
-    assert [1, 1, 1, 1] == [len(trace.named(f"{op} agent_delta")) for op in ("create", "process", "send", "settle")]
+    assert [span.name for span in trace if span.status == "error"] == ["settle agent_delta"]
+    assert [len(trace.named(f"{op} agent_delta")) for op in ("create", "process", "send", "settle")] == [1, 1, 1, 1]
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def test_a_traceparent_of_a_client_is_read() -> None:
     """Trace id, span id and the sampled flag."""
     context = parse_traceparent(f"00-{5:032x}-{6:016x}-01")
     assert context is not None
-    assert (5, 6, True) == (context.trace_id, context.span_id, context.trace_flags.sampled)
+    assert (context.trace_id, context.span_id, context.trace_flags.sampled) == (5, 6, True)
 
 
 # --- the SDK's own spans --------------------------------------------------------------------------------------------
@@ -441,7 +441,9 @@ def test_a_span_made_directly_is_encoded_as_one_of_a_live_tracer_is() -> None:
     """Through the OTLP encoder every span of ours has exactly the fields, and but for the ids the values, of a twin
     that the installed SDK made with `start_span`.
     """
-    ours = list(chain_spans(_script_of_all_kinds().ledger, Resource({"service.name": "t"}), InstrumentationScope(SCOPE, "1")))
+    ours = list(
+        chain_spans(_script_of_all_kinds().ledger, Resource({"service.name": "t"}), InstrumentationScope(SCOPE, "1"))
+    )
     assert {SpanKind.PRODUCER, SpanKind.CONSUMER, SpanKind.CLIENT} == {span.kind for span in ours}
     assert {StatusCode.UNSET, StatusCode.ERROR} == {span.status.status_code for span in ours}
     for span in ours:
@@ -460,4 +462,4 @@ def test_a_chain_has_no_fault_as_a_tree() -> None:
     """No span starts before its parent, ends before it starts, or shares an id, also where events are missing."""
     trace = recorded(_script_of_all_kinds())
     root = RecordedSpan("root", "internal", f"{TRACE_ID:032x}", ROOT, "", unix_ns(0), unix_ns(0), "unset", {}, (), "", {}, True)  # fmt: skip
-    assert [] == RecordedTrace([root, *trace]).problems()
+    assert RecordedTrace([root, *trace]).problems() == []

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -24,10 +23,11 @@ from tracewire.events import (
     Event,
     Receipt,
     TerminalEvent,
+    Timestamps,
     ToolCompleted,
     ToolExecuting,
 )
-from tracewire_telemetry.chain import envelope_traceparent
+from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, RunErrorCode, ToolStatus
 from tracewire_telemetry.watch import OpenRun
@@ -64,6 +64,8 @@ class AgentWebSocketBridge:
         self._lock = asyncio.Lock()
         self._emits = emit_methods(emitter)
         self._tool_starts: dict[str, int] = {}
+        self._timestamps = Timestamps()
+        self._traceparent = envelope_traceparents(identity)
         self._said_after_end = False
 
     async def emit(self, event: Event, ordinal: int) -> EmitOutcome:
@@ -161,9 +163,9 @@ class AgentWebSocketBridge:
             event.type,
             self._identity.run_id,
             seq,
-            datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            self._timestamps.now(),
             self._identity.agent,
-            envelope_traceparent(self._identity, seq),
+            self._traceparent(seq),
             event,
         )
 

@@ -1,7 +1,5 @@
 """What a crash left open is closed at the next start: no client waits for a run that nobody runs any more."""
 
-import time
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -13,11 +11,12 @@ from tracewire.events import (
     Envelope,
     Event,
     Receipt,
+    Timestamps,
     ToolCompleted,
     decode_envelope,
     encode_envelope,
 )
-from tracewire_telemetry.chain import envelope_traceparent
+from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.ledger import RunIdentity
 from tracewire_telemetry.vocabulary import EventType, Outcome, RunErrorCode, ToolStatus
 
@@ -45,11 +44,12 @@ async def _close(log: EventLog, run: RunSummary) -> None:
         run.run_id, run.user_id, run.thread_id, run.agent, int(run.trace_id, 16), int(run.root_span_id, 16)
     )
 
+    timestamps, traceparent = Timestamps(), envelope_traceparents(identity)
+
     async def append(event: Event, outcome: Outcome | None = None) -> None:
         nonlocal last_seq
         last_seq += 1
-        traceparent = envelope_traceparent(identity, last_seq)
-        envelope = Envelope(event.type, run.run_id, last_seq, _now(), run.agent, traceparent, event)
+        envelope = Envelope(event.type, run.run_id, last_seq, timestamps.now(), run.agent, traceparent(last_seq), event)
         await log.append(run.run_id, last_seq, encode_envelope(envelope), outcome=outcome)
 
     for tool_call_id, tool_name in list(contract.open_tools.items()):
@@ -68,7 +68,3 @@ async def _read(log: EventLog, run: RunSummary) -> tuple[RunContract, int]:
             contract.apply(envelope.type, envelope.data.get("tool_call_id"), envelope.data.get("tool_name", ""))
             last_seq = stored.seq
     return contract, last_seq
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

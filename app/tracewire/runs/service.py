@@ -80,7 +80,7 @@ class RunService:
         Raises:
             RejectedError: it says what was wrong and what to do.
         """
-        spec = self._checked(request)
+        spec = self._checked(user_id, request)
         try:
             self._engine.admit(user_id)
         except RejectedError:
@@ -106,11 +106,13 @@ class RunService:
         """Let every ready socket of the user follow the accepted run, announce it there, and run its agent."""
         run_id, user_id = accepted.context.run_id, accepted.context.user_id
         for connection in self._connections.of(user_id):
+            if connection.reader:
+                continue
             connection.follow(run_id, accepted.run)
             announce(connection)
         self._engine.start(accepted.context, accepted.spec, accepted.record.input, accepted.history)
 
-    def _checked(self, request: StartRun) -> AgentSpec:
+    def _checked(self, user_id: str, request: StartRun) -> AgentSpec:
         if self._readiness.draining:
             raise RejectedError(
                 RejectCode.DRAINING, "the server is stopping; start the run on the next one", retry_after_seconds=2
@@ -121,6 +123,8 @@ class RunService:
         _check_id("request_id", request.request_id)
         if request.thread_id is not None:
             _check_id("thread_id", request.thread_id)
+            if request.thread_id == user_id:
+                raise RejectedError(RejectCode.INVALID_INPUT, "thread_id must not be your user id: name the thread")
         spec = self._agents.get(request.agent)
         if spec is None:
             known = ", ".join(self._agents.names)
@@ -149,6 +153,8 @@ class RunService:
     async def _accept(self, record: RunRecord) -> Accepted:
         try:
             return await self._log.accept(record)
+        except RecursionError:
+            raise RejectedError(RejectCode.INVALID_INPUT, "the input is nested too deeply to be kept") from None
         except RequestIdReusedError as error:
             raise RejectedError(
                 RejectCode.REQUEST_ID_REUSED,
@@ -240,8 +246,9 @@ def _context(record: RunRecord) -> UserExecutionContext:
 
 
 def _check_id(name: str, value: str) -> None:
-    if not value or len(value) > ID_CHARACTERS_MAX or not _PRINTABLE_ID.fullmatch(value):
+    if not value.strip() or len(value) > ID_CHARACTERS_MAX or not _PRINTABLE_ID.fullmatch(value):
         raise RejectedError(
             RejectCode.INVALID_INPUT,
-            f"{name} must have 1 to {ID_CHARACTERS_MAX} characters, none of them a control character",
+            f"{name} must have 1 to {ID_CHARACTERS_MAX} characters, none of them a control character, not all of them "
+            "blank",
         )
