@@ -8,6 +8,8 @@ import pytest
 from support.agents import known_agents
 from support.servers import ServerUnderTest, server_under_test
 
+pytest_plugins = ["no_skip"]
+
 
 @pytest.fixture
 async def chain(tmp_path: Path) -> AsyncIterator[ServerUnderTest]:

@@ -196,10 +196,10 @@ async def test_s13_runs_after_a_repaired_configuration_work(chain: ServerUnderTe
         await require_delivered(chain, accepted, wire)
 
 
-async def test_s13_a_failing_emitter_factory_ends_the_run_with_an_error_that_names_the_link(
+async def test_s13_whatever_a_factory_raises_the_run_ends_with_a_terminal_event(
     chain: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the factory raises, the user gets a terminal event, and the place of the run is free again."""
+    """The user gets `agent_error` with what was raised, the root says so, and the place of the run is free again."""
 
     def fail(*_: object) -> None:
         raise LookupError("no such shard")
