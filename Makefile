@@ -8,7 +8,7 @@ PYTEST_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench lock format clean
+.PHONY: help run demo test check bench lock types format clean
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
@@ -16,6 +16,7 @@ help:
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
+	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
 	@echo "make lock    pin the dependencies anew, with hashes"
 
 define install
@@ -58,6 +59,9 @@ lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV_COMPILE) --group run pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --group run --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+types: $(RUNTIME)
+	$(BIN)/python -m tracewire.gateway.typescript
 
 format: $(STAMP)
 	$(BIN)/ruff format .

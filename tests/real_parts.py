@@ -22,9 +22,14 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("promtool", "prometheus", "checking /metrics with Prometheus's own tool"),
-    Part("node", None, "the WebSocket client in another language"),
-    Part("npm", None, "the WebSocket client in another language"),
+    Part("node", None, "the WebSocket client in another language; the browser client on another origin"),
+    Part("npm", None, "the packages of those"),
+    Part("chromium", "chromium", "the page and the browser client"),
 )
+NPM_FOLDERS = {
+    "node": "a client in another language",
+    "page": "axe on the page, the browser client on another origin, its types",
+}
 
 
 def missing_parts() -> list[Part]:
@@ -32,9 +37,9 @@ def missing_parts() -> list[Part]:
     return [part for part in PARTS if shutil.which(part.program) is None]
 
 
-def install_node_client() -> bool:
-    """Install the packages of the Node client as its lock pins them; whether they are there."""
-    folder = Path(__file__).parent / "e2e" / "node"
+def install_npm_packages(name: str) -> bool:
+    """Install the packages of a folder of `tests/e2e` as its lock pins them; whether they are there."""
+    folder = Path(__file__).parent / "e2e" / name
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return True
@@ -60,11 +65,11 @@ def main() -> int:
         advice = f"install Debian's {part.package}" if part.package else "install it"
         consequence = "this run will fail" if required else "skipped"
         print(f"missing: {part.program} ({advice}); {consequence}: {part.used_for}")
-    node_client = install_node_client()
-    if not node_client:
+    unpacked = [name for name in NPM_FOLDERS if not install_npm_packages(name)]
+    for name in unpacked:
         consequence = "this run will fail" if required else "skipped"
-        print(f"missing: the packages of tests/e2e/node (`npm ci` there); {consequence}: a client in another language")
-    return 1 if required and (missing or not node_client) else 0
+        print(f"missing: the packages of tests/e2e/{name} (`npm ci` there); {consequence}: {NPM_FOLDERS[name]}")
+    return 1 if required and (missing or unpacked) else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """The command line: serve, ask, token, doctor."""
 
 import asyncio
-import getpass
 import os
 import signal
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +13,13 @@ from typing import Any, Final
 import click
 import httpx
 
-from tracewire.client import Client, ClientError, ClientRun
-from tracewire.errors import SettingsError, StartupError
+from tracewire.client_run import ClientError
+from tracewire.errors import SettingsError, StartupError, WiringError
 from tracewire.settings import Settings, describe_settings, load_settings
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 TOKEN_HOURS: Final = 12
+DEFAULT_USER: Final = "you"
 
 
 @click.group(context_settings=CONTEXT)
@@ -108,7 +107,7 @@ async def _serve(settings: Settings) -> int:
 def _welcome(settings: Settings, url: str, ws_url: str, ops_url: str) -> str:
     from tracewire.gateway.auth import sign_token
 
-    token = sign_token(settings, "you", ttl_seconds=TOKEN_HOURS * 3600)
+    token = sign_token(settings, DEFAULT_USER, ttl_seconds=TOKEN_HOURS * 3600)
     where = "" if settings.data_dir == ".tracewire" else f" --data-dir {settings.data_dir}"
     there = "" if ws_url == "ws://127.0.0.1:8000/ws" else f" --url {ws_url}"
     return textwrap.dedent(
@@ -119,7 +118,7 @@ def _welcome(settings: Settings, url: str, ws_url: str, ops_url: str) -> str:
           HTTP        {url}   /agents /runs /recordings /ready /schema
           operations  {ops_url}   /metrics /runs/{{id}}/ledger
 
-          a token for user "you", {TOKEN_HOURS} h:
+          a token for user "{DEFAULT_USER}", {TOKEN_HOURS} h:
           {token}
 
         Try, from another terminal:
@@ -170,8 +169,10 @@ def _seconds(ttl: str) -> float:
 @main.command()
 @click.argument("question")
 @click.option("--file", "recording", type=click.Path(path_type=Path), help="A recording to look at: .har or .jsonl.")
-@click.option("--url", default="ws://127.0.0.1:8000/ws", show_default=True, help="The server's socket.")
-@click.option("--user", help="Ask as this user (development mode).  [default: you, by your login name]")
+@click.option(
+    "--url", envvar="TRACEWIRE_URL", default="ws://127.0.0.1:8000/ws", show_default=True, help="The server's socket."
+)
+@click.option("--user", help="Ask as this user (development mode).  [default: you]")
 @click.option("--token", envvar="TRACEWIRE_TOKEN", help="Ask with this token (or TRACEWIRE_TOKEN).")
 @click.option("--agent", help="The agent to ask.  [default: the server's first, the analyst]")
 @click.option("--json", "as_json", is_flag=True, help="Print each envelope on a line, and nothing else.")
@@ -188,25 +189,26 @@ def ask(
 ) -> None:
     """Ask an agent over the real socket, and watch its events cross the chain.
 
-    Exits with 0 only if the run completed and its receipt agrees with what arrived.
+    Exits with 0 only if the run completed and its receipt agrees with what arrived. Ctrl-C cancels the run.
     """
+    from tracewire.asking import Asking, checked_url
+
+    try:
+        url = checked_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
     if user is not None:
         token = None
     if token is None:
-        token = _development_token(user or _login_name(), data_dir)
-    body = _read_recording(recording)
+        token = _development_token(user or DEFAULT_USER, data_dir)
+    asking = Asking(url, token, agent=agent, as_json=as_json)
     try:
-        agrees = asyncio.run(_ask(question, recording, body, url, token, agent, as_json))
+        agrees = asyncio.run(asking.ask(question, recording, _read_recording(recording)))
+    except httpx.InvalidURL as error:
+        raise click.BadParameter(f"{url}: {error}", param_hint="--url") from None
     except (ClientError, httpx.HTTPError) as error:
         raise click.ClickException(str(error)) from None
     sys.exit(0 if agrees else 1)
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "you"
 
 
 def _read_recording(recording: Path | None) -> bytes | None:
@@ -231,59 +233,6 @@ def _development_token(user: str, data_dir: str | None) -> str:
         return sign_token(settings, user, ttl_seconds=3600)
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
-
-
-async def _ask(
-    question: str, recording: Path | None, body: bytes | None, url: str, token: str, agent: str | None, as_json: bool
-) -> bool:
-    from tracewire import timeline
-
-    base = url.replace("ws", "http", 1).rsplit("/", 1)[0]
-    async with httpx.AsyncClient(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
-        asked: Any = question
-        if recording is not None and body is not None:
-            asked = {"question": question, "recording_id": await _upload(http, recording, body)}
-        async with Client(url, token, reconnect=True) as client:
-            started = time.monotonic()
-            run = await client.start_run(asked, agent=agent)
-            if not as_json:
-                click.echo(f"{client.user_id} asks {agent or client.ready['agents'][0]}: {question}")
-                click.echo(f"run {run.run_id}\n")
-            async for envelope in run:
-                if as_json:
-                    import msgspec
-
-                    click.echo(msgspec.json.encode(envelope))
-                else:
-                    click.echo(timeline.event_line(envelope, started, time.monotonic()))
-            if as_json:
-                return _holds(run)
-            if run.terminal is not None:
-                click.echo(f"\n{timeline.answer_text(run.terminal)}\n")
-            ledger = await timeline.settled_ledger(http, run.run_id)
-            for line in timeline.link_lines(ledger) if ledger else ["the ledger could not be read"]:
-                click.echo(line)
-            click.echo(f"\n{timeline.receipt_line(run)}")
-            return _holds(run)
-
-
-def _holds(run: ClientRun) -> bool:
-    return run.receipt_agrees and run.terminal is not None and run.terminal.type.value == "agent_completed"
-
-
-async def _upload(http: httpx.AsyncClient, recording: Path, body: bytes) -> str:
-    response = await http.post("/recordings", params={"name": recording.name}, content=body)
-    if response.status_code != 201:
-        raise ClientError(f"{recording}: {_problem(response)}")
-    recording_id: str = response.json()["recording_id"]
-    return recording_id
-
-
-def _problem(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code}"
 
 
 # doctor
@@ -317,7 +266,7 @@ async def _doctor(folder: str) -> int:
     server = Server(settings)
     try:
         await server.start()
-    except StartupError as error:
+    except (StartupError, WiringError) as error:
         click.echo(f"L1 BROKEN {wiring.TITLES['L1']}: {error}")
         for name in list(wiring.TITLES)[1:]:
             click.echo(wiring.WiringCheck(name, None, "not reached (L1)").line)
@@ -341,7 +290,9 @@ def _settings_or_exit(**overrides: Any) -> Settings:
     try:
         return load_settings(os.environ, **overrides)
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(
+            "these settings cannot be used:\n" + "\n".join(f"  - {f}" for f in error.failures)
+        ) from None
 
 
 if __name__ == "__main__":

@@ -13,20 +13,21 @@ resumes where it sees a gap or loses its connection, and holds the receipt of th
 import asyncio
 import contextlib
 import random
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import uuid_utils
-from msgspec import UNSET, Struct
+from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from tracewire.errors import TracewireError
-from tracewire.events import Receipt, ReceivedEnvelope, decode_envelope
+from tracewire.client_run import ClientError, ClientRun, ConnectionFailedError, RequestRejectedError
+from tracewire.events import ReceivedEnvelope, decode_envelope
 from tracewire_telemetry.vocabulary import EVENT_TYPES, TERMINAL_TYPES
+
+__all__ = ["Client", "ClientError", "ClientRun", "ConnectionFailedError", "RequestRejectedError"]
 
 SUBPROTOCOLS: Final = (Subprotocol("tracewire.v1.lines"), Subprotocol("tracewire.v1"))
 ACK_EVENTS: Final = 16
@@ -36,30 +37,13 @@ BACKOFF_SECONDS_MAX: Final = 10.0
 READY_SECONDS: Final = 15.0
 _EVENT_NAMES: Final = frozenset(event_type.value for event_type in EVENT_TYPES)
 _NO_RECONNECT: Final = frozenset({1002, 1003, 1007, 1008, 1009})
-
-
-class ClientError(TracewireError):
-    """Anything that the client raises on purpose."""
-
-    code = "client"
-
-
-class ConnectionFailedError(ClientError):
-    """The server cannot be reached, or does not let this client in. `close_code` is the socket's, where it had one."""
-
-    code = "connection_failed"
-
-    def __init__(self, message: str, close_code: int | None = None) -> None:
-        self.close_code = close_code
-        super().__init__(message)
-
-
-class RequestRejectedError(ClientError):
-    """The server refused a frame; `code` is the wire's, the message says what to do."""
-
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
-        super().__init__(message)
+_WHAT_TO_DO: Final = {
+    4501: "the token is missing or does not hold; get one that this server accepts",
+    4502: "the token has expired; get a new one",
+    4503: "the server refuses pages of this origin",
+    4505: "this user has as many sockets open as a user may have; close one",
+    1011: "the server failed on this; its log says why",
+}
 
 
 class _Peek(Struct, frozen=True):
@@ -79,80 +63,6 @@ _peek = msgspec.json.Decoder(_Peek)
 _encode = msgspec.json.Encoder().encode
 
 
-class ClientRun:
-    """One run as this client sees it: an async iterator of its envelopes, in order, once each, up to the terminal one.
-
-    `received` counts the events by type; `last_seq` is the newest that came without a gap before it.
-    """
-
-    def __init__(self, client: "Client", run_id: str, request_id: str, thread_id: str | None) -> None:
-        self.run_id = run_id
-        self.request_id = request_id
-        self.thread_id = thread_id
-        self.received: Counter[str] = Counter()
-        self.last_seq = 0
-        self.terminal: ReceivedEnvelope | None = None
-        self._client = client
-        self._queue: asyncio.Queue[ReceivedEnvelope | ClientError] = asyncio.Queue()
-        self._acked = 0
-        self._done = False
-
-    def __aiter__(self) -> AsyncIterator[ReceivedEnvelope]:
-        return self
-
-    async def __anext__(self) -> ReceivedEnvelope:
-        if self._done:
-            raise StopAsyncIteration
-        item = await self._queue.get()
-        if isinstance(item, ClientError):
-            self._done = True
-            raise item
-        self._done = item.type in TERMINAL_TYPES
-        return item
-
-    @property
-    def receipt(self) -> Receipt | None:
-        """What the terminal event says was sent; `None` before it came."""
-        return msgspec.convert(self.terminal.data["receipt"], Receipt) if self.terminal is not None else None
-
-    @property
-    def receipt_agrees(self) -> bool:
-        """Whether the run has ended and exactly what its receipt says has come."""
-        receipt = self.receipt
-        return receipt is not None and receipt.last_seq == self.last_seq and receipt.counts == dict(self.received)
-
-    async def cancel(self) -> None:
-        """Ask the server to end the run; its `agent_cancelled` comes as an event."""
-        await self._client._send({"type": "cancel_run", "run_id": self.run_id})
-
-    async def provide_input(self, input_id: str, value: Any) -> None:
-        """Answer an `input_required`."""
-        await self._client._send({"type": "provide_input", "run_id": self.run_id, "input_id": input_id, "value": value})
-
-    def _take(self, envelope: ReceivedEnvelope) -> bool:
-        """Take one envelope; `False` where something before it is missing."""
-        first = envelope.first_seq if envelope.first_seq is not UNSET else envelope.seq
-        if envelope.seq <= self.last_seq:
-            return True
-        if first > self.last_seq + 1:
-            return False
-        self.received[envelope.type.value] += envelope.seq - self.last_seq
-        self.last_seq = envelope.seq
-        if envelope.type in TERMINAL_TYPES:
-            self.terminal = envelope
-        self._queue.put_nowait(envelope)
-        return True
-
-    def _ack(self) -> dict[str, Any] | None:
-        if self.last_seq == self._acked:
-            return None
-        self._acked = self.last_seq
-        return {"type": "ack", "run_id": self.run_id, "seq": self.last_seq, "count": sum(self.received.values())}
-
-    def _fail(self, error: ClientError) -> None:
-        self._queue.put_nowait(error)
-
-
 class Client:
     """One user's connection. Use it as an async context manager: it is ready inside.
 
@@ -160,14 +70,27 @@ class Client:
         url: the server's socket, as in `ws://127.0.0.1:8000/ws`.
         token: the user's token, or a function that gives a fresh one for every connection.
         reconnect: whether a lost connection is made anew, with jittered backoff, and its runs resumed.
+        attempts_max: after so many connections in a row over which no event came, it is given up; `None`: never.
+        on_lost: called with the reason each time a connection is lost and will be made anew.
     """
 
-    def __init__(self, url: str, token: str | Callable[[], str], *, reconnect: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | Callable[[], str],
+        *,
+        reconnect: bool = True,
+        attempts_max: int | None = None,
+        on_lost: Callable[[ConnectionFailedError], None] | None = None,
+    ) -> None:
         self.url = url
         self.user_id = ""
         self.ready: dict[str, Any] = {}
         self._token = token
         self._reconnect = reconnect
+        self._attempts_max = attempts_max
+        self._attempts = 0
+        self._on_lost = on_lost
         self._socket: ClientConnection | None = None
         self._is_ready = asyncio.Event()
         self._runs: dict[str, ClientRun] = {}
@@ -176,7 +99,7 @@ class Client:
         self._ack_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._sends: set[asyncio.Task[None]] = set()
-        self._failure: ClientError | None = None
+        self._failure: ConnectionFailedError | None = None
 
     async def __aenter__(self) -> Self:
         """Connect, and wait until the server says `ready`.
@@ -208,6 +131,8 @@ class Client:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, *self._sends, return_exceptions=True)
+        self._is_ready.clear()
+        self._give_up(ConnectionFailedError(f"{self.url}: the client is closed"))
 
     async def start_run(
         self,
@@ -230,7 +155,7 @@ class Client:
         frame = {"type": "start_run", "request_id": request_id, "input": input_value}
         optional = {"agent": agent, "thread_id": thread_id, "traceparent": traceparent}
         frame |= {name: value for name, value in optional.items() if value is not None}
-        await self._is_ready.wait()
+        await self._until_ready()
         start = self._starting[request_id] = _Start(frame, asyncio.get_running_loop().create_future())
         try:
             with contextlib.suppress(ConnectionClosed):  # the next connection repeats it
@@ -246,24 +171,41 @@ class Client:
         while True:
             try:
                 await self._connect_once()
-                backoff = BACKOFF_SECONDS_MIN
+            except InvalidURI as error:
+                self._failure = ConnectionFailedError(f"{error}; a socket's URL is as ws://127.0.0.1:8000/ws")
+                fatal = True
             except (OSError, InvalidHandshake, TimeoutError) as error:
                 self._failure = ConnectionFailedError(f"{self.url}: {_why(error)}")
                 fatal = isinstance(error, InvalidStatus) and error.response.status_code < 500
             except ConnectionClosed as error:
                 code = error.rcvd.code if error.rcvd else None
                 reason = (error.rcvd.reason if error.rcvd else "") or "connection lost"
-                self._failure = ConnectionFailedError(f"{self.url}: closed with {code or 1006} ({reason})", code)
+                advice = f": {_WHAT_TO_DO[code]}" if code in _WHAT_TO_DO else ""
+                self._failure = ConnectionFailedError(
+                    f"{self.url}: closed with {code or 1006} ({reason}){advice}", code
+                )
                 fatal = code is not None and (code >= 4500 or code in _NO_RECONNECT)
+            except Exception as error:  # noqa: BLE001 # what came is no frame: whoever waits for one must be told
+                self._failure = ConnectionFailedError(f"{self.url}: {type(error).__name__}: {error}")
+                fatal = True
             else:
                 fatal = False
             was_ready = bool(self.ready)
+            if self._is_ready.is_set():
+                backoff = BACKOFF_SECONDS_MIN
             self._is_ready.clear()
-            if fatal or not self._reconnect or not was_ready:
+            self._attempts += 1
+            given_up = self._attempts_max is not None and self._attempts >= self._attempts_max
+            if fatal or given_up or not self._reconnect or not was_ready:
                 break
+            if self._on_lost is not None and self._failure is not None:
+                self._on_lost(self._failure)
             await asyncio.sleep(random.uniform(0.5, 1.0) * backoff)  # noqa: S311 # jitter
             backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
-        failure = self._failure or ConnectionFailedError(f"{self.url}: the connection is gone")
+        self._give_up(self._failure or ConnectionFailedError(f"{self.url}: the connection is gone"))
+
+    def _give_up(self, failure: ConnectionFailedError) -> None:
+        """Tell everybody who waits that nothing more will come."""
         for run in self._runs.values():
             if run.terminal is None:
                 run._fail(failure)
@@ -303,16 +245,20 @@ class Client:
             case "run_accepted":
                 self._accepted(frame)
             case "rejected":
-                self._rejected(frame)
+                await self._rejected(frame)
+            case "resumed":
+                if not frame["recovered"]:
+                    self._lose(frame["run_id"], frame["reason"], "the server no longer has the run's events")
             case "ping":
                 await self._send_now({"type": "pong", "id": frame["id"]})
             case _:
-                pass  # `authenticated`, `draining`, `resumed`, and what later versions add
+                pass  # `authenticated`, `draining`, and what later versions add
 
     async def _take_envelope(self, envelope: ReceivedEnvelope) -> None:
         run = self._runs.get(envelope.run_id)
         if run is None:
             return
+        self._attempts = 0
         if not run._take(envelope):
             await self._send_acks()
             await self._send_now({"type": "resume", "runs": {run.run_id: run.last_seq}})
@@ -327,18 +273,32 @@ class Client:
         waiting = self._starting.get(frame["request_id"])
         if waiting is None or waiting.accepted.done():
             return
-        run = ClientRun(self, frame["run_id"], frame["request_id"], frame["thread_id"])
+        run = ClientRun(self._send, frame["run_id"], frame["request_id"], frame["thread_id"])
         waiting.accepted.set_result(self._runs.setdefault(run.run_id, run))
 
-    def _rejected(self, frame: dict[str, Any]) -> None:
+    async def _rejected(self, frame: dict[str, Any]) -> None:
+        if frame["frame"] == "resume":
+            if "run_id" in frame:
+                self._lose(frame["run_id"], frame["code"], frame["message"])
+            elif self._socket is not None:  # for now: the next connection resumes, after its backoff
+                await self._socket.close()
+            return
         error = RequestRejectedError(frame["code"], frame["message"])
         waiting = self._starting.get(frame.get("request_id") or "")
         if waiting is not None and not waiting.accepted.done():
             waiting.accepted.set_exception(error)
 
+    def _lose(self, run_id: str, code: str, message: str) -> None:
+        """Of this run nothing more will come: whoever waits for it must be told."""
+        run = self._runs.pop(run_id, None)
+        if run is not None and run.terminal is None:
+            run._fail(RequestRejectedError(code, message))
+
     async def _catch_up(self) -> None:
-        """After a reconnect: resume the runs that have not ended, and repeat the starts that were not answered."""
-        open_runs = {run.run_id: run.last_seq for run in self._runs.values() if run.terminal is None}
+        """After a reconnect: resume the runs that are not acked to their end, and repeat the starts that were not
+        answered.
+        """
+        open_runs = {run.run_id: run.last_seq for run in self._runs.values()}
         if open_runs:
             await self._send_now({"type": "resume", "runs": open_runs})
         for start in self._starting.values():
@@ -348,8 +308,21 @@ class Client:
     # Frames out.
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        await self._is_ready.wait()
+        await self._until_ready()
         await self._send_now(frame)
+
+    async def _until_ready(self) -> None:
+        """Wait until there is a ready connection.
+
+        Raises:
+            ConnectionFailedError: there will be none: it is gone, and not made anew.
+        """
+        if not self._is_ready.is_set() and self._task is not None:
+            ready = asyncio.create_task(self._is_ready.wait())
+            await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+        if not self._is_ready.is_set():
+            raise self._failure or ConnectionFailedError(f"{self.url}: the client is closed")
 
     async def _send_now(self, frame: dict[str, Any]) -> None:
         if self._socket is not None:
@@ -369,8 +342,10 @@ class Client:
         for run in list(self._runs.values()):
             frame = run._ack()
             if frame is not None:
-                with contextlib.suppress(ConnectionClosed):  # the next connection's resume is an ack too
+                try:
                     await self._send_now(frame)
+                except ConnectionClosed:
+                    continue  # the next connection's resume is an ack too
             if run.terminal is not None and run._acked == run.last_seq:
                 self._runs.pop(run.run_id, None)
 

@@ -28,13 +28,15 @@ class Receipt(Struct, frozen=True):
 
 
 class AgentStarted(Struct, frozen=True):
+    """The agent has begun; the first event of every run that does."""
+
     type: ClassVar[EventType] = EventType.AGENT_STARTED
     message: str
     truncated: Truncated | UnsetType = UNSET
 
 
 class AgentThinking(Struct, frozen=True):
-    """`step` counts the thoughts of a run from 1."""
+    """What the agent thinks; `step` counts the thoughts of a run from 1."""
 
     type: ClassVar[EventType] = EventType.AGENT_THINKING
     text: str
@@ -43,7 +45,7 @@ class AgentThinking(Struct, frozen=True):
 
 
 class ToolExecuting(Struct, frozen=True):
-    """`arguments` have their secret-looking values redacted."""
+    """A tool call has begun; `arguments` have their secret-looking values redacted."""
 
     type: ClassVar[EventType] = EventType.TOOL_EXECUTING
     tool_call_id: str
@@ -53,6 +55,8 @@ class ToolExecuting(Struct, frozen=True):
 
 
 class ToolCompleted(Struct, frozen=True):
+    """A tool call has ended, however it did; `result` is `null` where it gave none."""
+
     type: ClassVar[EventType] = EventType.TOOL_COMPLETED
     tool_call_id: str
     tool_name: str
@@ -64,13 +68,15 @@ class ToolCompleted(Struct, frozen=True):
 
 
 class AgentDelta(Struct, frozen=True):
+    """A piece of streamed text."""
+
     type: ClassVar[EventType] = EventType.AGENT_DELTA
     text: str
     truncated: Truncated | UnsetType = UNSET
 
 
 class InputRequired(Struct, frozen=True):
-    """`schema` is a text where it was cut."""
+    """The agent waits for `provide_input`; `kind` is `approval` or `question`, `schema` a text where it was cut."""
 
     type: ClassVar[EventType] = EventType.INPUT_REQUIRED
     input_id: str
@@ -81,6 +87,8 @@ class InputRequired(Struct, frozen=True):
 
 
 class AgentCompleted(Struct, frozen=True):
+    """The run reached its end, with the answer. Terminal."""
+
     type: ClassVar[EventType] = EventType.AGENT_COMPLETED
     output: Any
     duration_ms: float
@@ -89,6 +97,8 @@ class AgentCompleted(Struct, frozen=True):
 
 
 class AgentError(Struct, frozen=True):
+    """The run failed; `retryable` says whether the same request can succeed later. Terminal."""
+
     type: ClassVar[EventType] = EventType.AGENT_ERROR
     code: RunErrorCode
     message: str
@@ -98,6 +108,8 @@ class AgentError(Struct, frozen=True):
 
 
 class AgentCancelled(Struct, frozen=True):
+    """The run was cancelled. Terminal."""
+
     type: ClassVar[EventType] = EventType.AGENT_CANCELLED
     reason: str
     receipt: Receipt

@@ -6,19 +6,15 @@ A start that cannot succeed names every failed dependency at once. `ready` is sa
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import IO, Any, Final
 
 import structlog
-from litestar import Litestar, WebSocket, websocket
-from litestar.datastructures import State
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 
 from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, build_analyst
 from tracewire.delivery.connections import Connections
@@ -29,18 +25,21 @@ from tracewire.engine.factory import ExecutionFactory
 from tracewire.engine.loop_watchdog import LoopWatchdog
 from tracewire.errors import EventLogError, StartupError
 from tracewire.eventlog.sqlite import SqliteEventLog
-from tracewire.gateway.auth import Authenticator
 from tracewire.gateway.closing import SocketKeeper, drain_sockets
-from tracewire.gateway.ops import live, ops_app, ready
-from tracewire.gateway.problems import EXCEPTION_HANDLERS
-from tracewire.gateway.recordings import upload
-from tracewire.gateway.runs import HttpRuns, RunsController, agents
+from tracewire.gateway.http_edge import HttpBounds
+from tracewire.gateway.methods import EveryMethod
+from tracewire.gateway.ops import ops_app
+from tracewire.gateway.public import public_app
+from tracewire.gateway.revoking import Revoker
+from tracewire.gateway.runs import HttpRuns
+from tracewire.gateway.sign_in import SignIn
 from tracewire.gateway.sockets import SocketGateway
+from tracewire.holding import hold_folder, hold_ports
 from tracewire.readiness import Readiness
 from tracewire.runs.recordings import RecordingStore
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.service import RunService
-from tracewire.serving import AppServer, bind, port_of
+from tracewire.serving import AppServer, port_of
 from tracewire.settings import Settings
 from tracewire_telemetry import catalog
 from tracewire_telemetry.export import TraceExporter, exporter_from_environment
@@ -48,10 +47,11 @@ from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines
 from tracewire_telemetry.sdk import Telemetry, TelemetryOptions
 
 VERSION: Final = version("tracewire")
-LOCK_FILE: Final = "server.lock"
 HEALTH_SECONDS: Final = 1.0
 FILE_THREADS: Final = 2
 RETRY_AFTER_DRAIN_SECONDS: Final = 2.0
+DRAIN_ACKS_SECONDS: Final = 1.0
+"""How long the acks of the last events are waited for before the sockets are closed."""
 UNTRACED_PATHS: Final = "/ws$,/live$,/ready$"
 _STEPS: Final = ("settings", "event log", "agents", "factories", "sockets")
 _log = structlog.get_logger("tracewire.main")
@@ -86,6 +86,7 @@ class Server:
         self.engine: ExecutionEngine
         self.runs: RunService
         self.gateway: SocketGateway
+        self._sign_in = SignIn(settings)
         self._extra_agents = tuple(agents)
         self._exporter = exporter
         self._environ = os.environ if environ is None else environ
@@ -124,9 +125,16 @@ class Server:
         failures: list[str] = []
         failures += self._acquire_agents()
         failures += self._acquire_exporter()
-        failures += self._acquire_ports()
-        folder_failures = self._acquire_folder()
+        self._sockets, port_failures = hold_ports(self.settings)
+        failures += port_failures
+        folder_failures: Sequence[str] = ()
+        try:
+            self._lock = hold_folder(self.settings.data_path)
+        except StartupError as error:
+            folder_failures = error.failures
         failures += folder_failures
+        self._closers.append(self._sign_in.close)
+        failures += await self._sign_in.open(folder_usable=not folder_failures)
         if not folder_failures:
             failures += await self._acquire_log()
         if failures:
@@ -142,6 +150,12 @@ class Server:
                 failures += error.failures
         # The analyst is the default; it comes first, and is built when the log is there.
         self._loaded = [*specs, *self._extra_agents]
+        names = Counter(["analyst", *(spec.name for spec in self._loaded)])
+        failures += [
+            f"agent {name!r}: there are two of that name; give one another with @agent"
+            for name, count in names.items()
+            if count > 1
+        ]
         return failures
 
     def _acquire_exporter(self) -> list[str]:
@@ -151,38 +165,6 @@ class Server:
             self._exporter = exporter_from_environment(self._environ)
         except ValueError as error:
             return [str(error)]
-        return []
-
-    def _acquire_ports(self) -> list[str]:
-        failures: list[str] = []
-        settings = self.settings
-        for name, variable, host, port in (
-            ("public port", "TRACEWIRE_PORT", settings.host, settings.port),
-            ("ops port", "TRACEWIRE_OPS_PORT", settings.ops_host, settings.ops_port),
-        ):
-            try:
-                bound = bind(host, port)
-                bound.listen(1)
-                self._sockets.append(bound)
-            except OSError as error:
-                failures.append(f"{name} {host}:{port}: {error.strerror or error}; free it, or set {variable}")
-        return failures
-
-    def _acquire_folder(self) -> list[str]:
-        folder = self.settings.data_path
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (folder / LOCK_FILE).open("w")
-        except OSError as error:
-            return [f"data folder {folder}: {error.strerror or error}; set TRACEWIRE_DATA_DIR to a writable one"]
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return [f"data folder {folder}: another server uses it; stop that one, or set TRACEWIRE_DATA_DIR"]
-        try:
-            self._authenticator = Authenticator(self.settings)
-        except OSError as error:
-            return [f"development secret in {folder}: {error}"]
         return []
 
     async def _acquire_log(self) -> list[str]:
@@ -240,7 +222,7 @@ class Server:
         self.runs = RunService(settings, self.log, self.engine, self.agents, self.connections, watch, self.readiness)
         self.gateway = SocketGateway(
             settings,
-            self._authenticator,
+            self._sign_in.authenticator,
             self.runs,
             self.log,
             self.connections,
@@ -250,18 +232,26 @@ class Server:
         )
         self._keeper = SocketKeeper(self.gateway)
         self._watchdog = LoopWatchdog(limit_seconds=settings.loop_blocked_seconds)
-        self._http_runs = HttpRuns(self._authenticator, self.runs, self.log, self.agents)
+        self._http_runs = HttpRuns(self._sign_in.authenticator, self.runs, self.log, self.agents)
         self._publish_gauges()
 
     async def _listen(self) -> None:
         """Ops first, so that a start that hangs can be looked at."""
         settings = self.settings
-        ops = ops_app(self._http_runs, self.telemetry.metrics, self.readiness, token=settings.ops_token)
-        public = self.telemetry.instrument(self._public_app(), excluded_paths=UNTRACED_PATHS)
+        revoker = Revoker(self._sign_in.revocations, self.gateway, self._file_threads)
+        ops = ops_app(self._http_runs, self.telemetry.metrics, self.readiness, revoker, token=settings.ops_token)
+        public = self.telemetry.instrument(
+            EveryMethod(
+                public_app(self.gateway, self._http_runs, self.recordings, self._file_threads, version=VERSION)
+            ),
+            excluded_paths=UNTRACED_PATHS,
+        )
         public_socket, ops_socket = self._sockets
+        bounds = HttpBounds(settings.request_head_seconds, settings.request_seconds, self.telemetry.metrics.rejected)
         for app, bound in ((ops, ops_socket), (public, public_socket)):
             server = AppServer(
                 app,
+                bounds=bounds,
                 frame_bytes_max=settings.frame_bytes_max,
                 heartbeat_seconds=settings.heartbeat_seconds,
                 stop_seconds=1,
@@ -275,32 +265,6 @@ class Server:
         self._keeper.start()
         self._watchdog.start()
         self._health_task = asyncio.create_task(self._watch_health())
-
-    def _public_app(self) -> Litestar:
-        gateway = self.gateway
-
-        @websocket("/ws")
-        async def ws(socket: WebSocket[Any, Any, Any]) -> None:
-            await gateway.serve(socket)
-
-        return Litestar(
-            [ws, RunsController, agents, upload, live, ready],
-            state=State(
-                {
-                    "http_runs": self._http_runs,
-                    "recordings": self.recordings,
-                    "settings": self.settings,
-                    "file_threads": self._file_threads,
-                    "readiness": self.readiness,
-                }
-            ),
-            exception_handlers=EXCEPTION_HANDLERS,
-            openapi_config=OpenAPIConfig(
-                title="Tracewire", version=VERSION, path="/schema", render_plugins=[JsonRenderPlugin()]
-            ),
-            logging_config=None,
-            request_max_body_size=self.settings.frame_bytes_max,
-        )
 
     def _publish_gauges(self) -> None:
         metrics, log, connections = self.telemetry.metrics, self.log, self.connections
@@ -346,9 +310,11 @@ class Server:
         if self.readiness.draining:
             return
         self.readiness.drain()
+        _log.info("draining", open_runs=self.engine.open_count, sockets=len(self.gateway.sessions))
         for session in list(self.gateway.sessions):
             session.drain(RETRY_AFTER_DRAIN_SECONDS)
         await self.engine.drain(self.settings.drain_grace_seconds)
+        await self.telemetry.watch.wait_for_acks(DRAIN_ACKS_SECONDS)
         await drain_sockets(self.gateway.sessions, retry_after_seconds=RETRY_AFTER_DRAIN_SECONDS)
         await self._release()
         _log.info("stopped")

@@ -3,10 +3,12 @@
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from tracewire.gateway.http_edge import BoundedHttpProtocol, HttpBounds
 from tracewire.gateway.transport import SocketProtocol
 
 BACKLOG = 2048
@@ -40,7 +42,9 @@ def port_of(bound: socket.socket) -> int:
 class AppServer(uvicorn.Server):
     """One application on one bound socket. It takes no signals: who runs it sets `should_exit`."""
 
-    def __init__(self, app: Any, *, frame_bytes_max: int, heartbeat_seconds: float, stop_seconds: float) -> None:
+    def __init__(
+        self, app: Any, *, bounds: HttpBounds, frame_bytes_max: int, heartbeat_seconds: float, stop_seconds: float
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -49,7 +53,7 @@ class AppServer(uvicorn.Server):
                 ws_ping_interval=heartbeat_seconds,
                 ws_ping_timeout=None,
                 ws_per_message_deflate=False,
-                http="httptools",
+                http=partial(BoundedHttpProtocol, bounds=bounds),  # type: ignore[arg-type] # called as a class is
                 lifespan="off",
                 log_config=None,
                 access_log=False,

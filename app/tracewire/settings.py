@@ -5,9 +5,11 @@ A setting's environment variable is its name in capitals after `TRACEWIRE_`. Lis
 
 import difflib
 import ipaddress
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,7 +17,7 @@ from msgspec import Meta, Struct
 from tracewire.errors import SettingsError
 
 PREFIX: Final = "TRACEWIRE_"
-OTHER_VARIABLES: Final = frozenset({"TRACEWIRE_TOKEN"})
+OTHER_VARIABLES: Final = frozenset({"TRACEWIRE_TOKEN", "TRACEWIRE_URL"})
 """Variables of ours that are no settings of the server."""
 
 
@@ -41,18 +43,54 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwt_secret: Annotated[str, _setting("HS256 secret of sign-in tokens, 32 bytes or more; none: development mode")] = (
         ""
     )
-    jwt_issuer: Annotated[str, _setting("issuer that tokens must name; none: not checked")] = ""
-    jwt_audience: Annotated[str, _setting("audience that tokens must name; none: not checked")] = ""
+    jwks_file: Annotated[str, _setting("file with the public keys (JWKS) of RS256 or ES256 tokens")] = ""
+    jwks_url: Annotated[str, _setting("https address of the public keys (JWKS) of RS256 or ES256 tokens")] = ""
+    jwks_cache_seconds: Annotated[
+        float, _setting("age at which keys of TRACEWIRE_JWKS_URL are fetched anew", unit="seconds", ge=1)
+    ] = 300
+    jwks_refetch_seconds: Annotated[
+        float, _setting("time between two fetches that unknown key ids ask for", unit="seconds", ge=0)
+    ] = 10
+    jwt_issuer: Annotated[tuple[str, ...], _setting("issuers of which tokens must name one; none: not checked")] = ()
+    jwt_audience: Annotated[
+        tuple[str, ...], _setting("audiences of which tokens must name one; none: not checked")
+    ] = ()
     jwt_leeway_seconds: Annotated[float, _setting("tolerated difference of clocks", unit="seconds", ge=0, le=300)] = 5
     allowed_origins: Annotated[tuple[str, ...], _setting("origins whose pages may connect, beside the same host")] = ()
     authenticate_seconds: Annotated[
         float, _setting("time that a socket has to sign in", unit="seconds", ge=0.1, le=600)
     ] = 10
 
+    ticket_seconds: Annotated[float, _setting("time in which a ticket must be used", unit="seconds", ge=0.1, le=60)] = (
+        30
+    )
+    tickets_per_user_max: Annotated[int, _setting("unused tickets of one user", unit="tickets", ge=1)] = 10
+    revocations_max: Annotated[int, _setting("revocations in force", unit="revocations", ge=1)] = 10_000
+
     runs_max: Annotated[int, _setting("open runs of all users", unit="runs", ge=1)] = 10_000
     runs_per_user_max: Annotated[int, _setting("open runs of one user", unit="runs", ge=1)] = 8
+    run_starts_per_minute_max: Annotated[
+        int, _setting("runs that one user may start, at once or spread over a minute", unit="runs a minute", ge=1)
+    ] = 120
     sockets_max: Annotated[int, _setting("sockets of all users", unit="sockets", ge=1)] = 10_000
     sockets_per_user_max: Annotated[int, _setting("sockets of one user", unit="sockets", ge=1)] = 10
+    sockets_unauthenticated_max: Annotated[
+        int, _setting("sockets that are yet to bring their token", unit="sockets", ge=1)
+    ] = 1_000
+    request_head_seconds: Annotated[
+        float, _setting("time that the head of a request or handshake may take", unit="seconds", ge=0.1)
+    ] = 10
+    request_seconds: Annotated[
+        float, _setting("time that a whole request may take to arrive, its body included", unit="seconds", ge=0.1)
+    ] = 120
+    frames_per_second_max: Annotated[
+        int,
+        _setting(
+            "frames that one user may send, acks of new events not counted; five times as many at once",
+            unit="frames a second",
+            ge=1,
+        ),
+    ] = 200
     frame_bytes_max: Annotated[int, _setting("size of a frame from a client", unit="bytes", ge=1024)] = 64 * 1024
     bad_frames_per_minute_max: Annotated[
         int, _setting("malformed and unknown frames before a socket is closed", unit="frames a minute", ge=0)
@@ -128,7 +166,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def development(self) -> bool:
         """Whether sign-in is unconfigured: a secret of the data folder, loopback only."""
-        return not self.jwt_secret
+        return not (self.jwt_secret or self.jwks_file or self.jwks_url)
 
     @property
     def data_path(self) -> Path:
@@ -173,11 +211,11 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
         except msgspec.ValidationError as error:
             shown = "***" if "secret" in name or "token" in name else repr(raw)
             failures.append(f"{variable}={shown}: {error}")
+    wrong = [failure.partition("=")[0] for failure in failures]
     failures.extend(_unknown(environ, fields))
-    if failures:
-        raise SettingsError(failures)
     settings = Settings(**values)
-    failures = list(_contradictions(settings))
+    # What names a setting that could not be read would speak of its default.
+    failures.extend(told for told in _contradictions(settings) if not any(variable in told for variable in wrong))
     if failures:
         raise SettingsError(failures)
     return settings
@@ -210,13 +248,18 @@ def _unknown(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Iterator[
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{PREFIX}{name.upper()}={value}: must be a finite number"
     if settings.jwt_secret and len(settings.jwt_secret.encode()) < 32:
         yield "TRACEWIRE_JWT_SECRET: must be 32 bytes or longer (RFC 7518, 3.2)"
     if settings.development and not is_loopback(settings.host):
         yield (
-            f"TRACEWIRE_HOST={settings.host}: without TRACEWIRE_JWT_SECRET the server is in development mode, "
-            "which listens on loopback only; set the secret, or use 127.0.0.1"
+            f"TRACEWIRE_HOST={settings.host}: without TRACEWIRE_JWT_SECRET or TRACEWIRE_JWKS_… the server is in "
+            "development mode, which listens on loopback only; set one of them, or use 127.0.0.1"
         )
+    yield from _key_contradictions(settings)
     if not is_loopback(settings.ops_host) and not settings.ops_token:
         yield (
             f"TRACEWIRE_OPS_HOST={settings.ops_host}: beyond loopback the ops port needs TRACEWIRE_OPS_TOKEN, "
@@ -225,9 +268,28 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
         yield f"TRACEWIRE_LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error"
     if settings.port and settings.port == settings.ops_port and settings.host == settings.ops_host:
-        yield f"TRACEWIRE_OPS_PORT={settings.ops_port}: is the public port too; they must differ"
+        yield f"TRACEWIRE_OPS_PORT={settings.ops_port}: is TRACEWIRE_PORT too; they must differ"
     if settings.socket_deadline_seconds <= settings.outbox_age_seconds:
         yield "TRACEWIRE_SOCKET_DEADLINE_SECONDS: must be above TRACEWIRE_OUTBOX_AGE_SECONDS, which cuts a socket first"
+
+
+def _key_contradictions(settings: Settings) -> Iterator[str]:
+    """Of the three ways to name what tokens are signed with."""
+    names = [name for name in ("jwt_secret", "jwks_file", "jwks_url") if getattr(settings, name)]
+    if len(names) > 1:
+        shown = " and ".join(PREFIX + name.upper() for name in names)
+        yield f"{shown}: tokens are signed one way; set one of them"
+    if settings.jwks_url:
+        try:
+            parts = urlsplit(settings.jwks_url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            yield "TRACEWIRE_JWKS_URL: is no URL"
+            return
+        if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
+            yield "TRACEWIRE_JWKS_URL: must be https (http on loopback alone): who changes the keys lets in anybody"
+        if "@" in parts.netloc:
+            yield "TRACEWIRE_JWKS_URL: must hold no password; public keys need none"
 
 
 def is_loopback(host: str) -> bool:

@@ -15,7 +15,7 @@ from tracewire_telemetry.vocabulary import EventType
 WIDTH: Final = 96
 LEDGER_SECONDS: Final = 3.0
 _HEADER: Final = (
-    f"{'seq':>4}  {'type':<16}{'engine→bridge':>14}{'→ emitter':>12}{'→ socket':>12}{'→ client':>12}{'in all':>12}"
+    f"{'seq':>4}  {'type':<16}{'engine→bridge':>14}{'→ emitter':>12}{'→ socket':>12}{'→ acked':>12}{'in all':>12}"
 )
 
 

@@ -6,6 +6,7 @@ link, socket), so that nothing is ever exported twice, not even after a crash.
 """
 
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -182,10 +183,10 @@ class _Chain:
 
     def _settling_socket(self, seq: int, sent: Mapping[int, SpanContext]) -> int:
         """The socket over which the event was acked first, or else the one it was first written to."""
-        for ack in self._ledger.acks:
-            if ack.first_seq <= seq <= ack.last_seq:
-                return ack.socket if ack.socket in sent else next(iter(sent), ack.socket)
-        return next(iter(sent), 0)
+        acks = self._ledger.acks  # in order and without gaps
+        position = bisect_left(acks, seq, key=lambda ack: ack.last_seq)
+        socket = acks[position].socket if position < len(acks) else 0
+        return socket if socket in sent else next(iter(sent), socket)
 
     def _common(self) -> dict[str, Any]:
         identity = self._ledger.identity

@@ -40,6 +40,8 @@ def exporter_from_environment(environ: Mapping[str, str]) -> SpanExporter | None
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in (None, "", "http/protobuf"):
         raise ValueError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only http/protobuf is built in")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint}: must be a URL, as in http://127.0.0.1:4318")
     return OTLPSpanExporter(endpoint=endpoint or None)
 
 

@@ -177,11 +177,11 @@ class RunLedger:
         self.emitter[seq - 1] = now
         self.committed_count = seq
 
-    def attached(self, now: int, *, acking: bool = False, reader: bool = False) -> int:
+    def attached(self, now: int, *, acking: bool = False, reader: bool = False, after_seq: int = 0) -> int:
         """A socket follows the run from now on. Returns the ordinal that names it here.
 
         `acking` says that the socket's client is known to send acks, `reader` that it cannot: its chain ends at the
-        socket.
+        socket. What a reader has had elsewhere, up to `after_seq`, no socket owes it.
         """
         self._sockets += 1
         if not self.followers:
@@ -191,6 +191,7 @@ class RunLedger:
             self.acking.add(self._sockets)
         if reader:
             self.readers.add(self._sockets)
+            self._excuse_read(1, min(after_seq, len(self.types)))
         return self._sockets
 
     def detached(self, socket: int) -> None:
@@ -218,12 +219,13 @@ class RunLedger:
 
     def replayed(self, socket: int, first_seq: int, last_seq: int, started_ns: int, now: int) -> None:
         """Events were read back from the log and written to a socket."""
-        previous = self.replays[-1] if self.replays else None
-        if previous is not None and previous.socket == socket and previous.last_seq == first_seq - 1:
-            previous.last_seq, previous.ended_ns = last_seq, now
+        previous = next((replay for replay in reversed(self.replays) if replay.socket == socket), None)
+        if previous is not None and previous.last_seq == first_seq - 1:
+            previous.last_seq, previous.ended_ns, previous.acked_ns = last_seq, now, 0
         else:
             self.replays.append(Replay(socket, first_seq, last_seq, started_ns, now))
-        for index in range(first_seq - 1, last_seq):
+        # Not past the ledger's end: a run whose chain broke was closed in the log alone.
+        for index in range(first_seq - 1, min(last_seq, len(self.socket))):
             if not self.socket[index]:
                 self.socket[index] = now
         if socket in self.readers:
@@ -241,6 +243,7 @@ class RunLedger:
     def acknowledged(self, socket: int, seq: int, now: int) -> int:
         """The client has processed 1..`seq`. Returns how many events that settles."""
         self.acking.add(socket)
+        seq = min(seq, self.last_seq)  # a run whose chain broke was closed in the log alone
         fresh = seq - self.acked
         if fresh <= 0:
             return 0
@@ -340,7 +343,9 @@ class RunLedger:
             return
         index = self._socket_cursor = self._first_owed(max(self._socket_cursor, self.acked), self.socket, committed)
         if index < committed:
-            since = max(self.emitter[index], self.carried_since)
+            # What a replay has yet to reach is not late as long as it gets on, however slowly its peer reads.
+            replayed = (replay.ended_ns for replay in self.replays if replay.socket in self.followers)
+            since = max(self.emitter[index], self.carried_since, *replayed)
             yield self._candidate(Link.SOCKET, index, since, deadlines.socket_seconds)
         if self.followers <= self.readers:
             return

@@ -86,10 +86,12 @@ class Telemetry:
         self._publish_gauges()
 
     def instrument(self, app: Any, *, excluded_paths: str) -> Any:
-        """The ASGI application with a span around each HTTP request; paths that match the expression get none."""
+        """The ASGI application with a span around each HTTP request; paths that match the expression get none, and
+        neither do streams of events: theirs would last as long as they do.
+        """
         if self._queue is None:
             return app
-        return OpenTelemetryMiddleware(
+        traced = OpenTelemetryMiddleware(
             app,
             tracer_provider=self._edge,
             excluded_urls=excluded_paths,
@@ -97,6 +99,11 @@ class Telemetry:
             default_span_details=_request_name,
             server_request_hook=_without_query,
         )
+
+        async def edge(scope: Any, receive: Any, send: Any) -> None:
+            await (app if _asks_for_stream(scope) else traced)(scope, receive, send)
+
+        return edge
 
     def handshake(self, user_id: str, connection_id: str, started_unix_ns: int) -> SpanContext | None:
         """Record a handshake that began then and is done now; the context to link runs to, where it is recorded."""
@@ -125,6 +132,12 @@ class Telemetry:
         metrics.gauge(catalog.LEDGER_EVENTS_OPEN, lambda: watch.events_open)
         metrics.gauge(catalog.WATCH_LAST_TICK, lambda: watch.last_tick_unix_seconds or time.time())
         metrics.gauge(catalog.EVENT_LOOP_LAG, lambda: watch.loop_lag_seconds)
+
+
+def _asks_for_stream(scope: Any) -> bool:
+    return scope["type"] == "http" and any(
+        name == b"accept" and b"text/event-stream" in value.lower() for name, value in scope["headers"]
+    )
 
 
 def _request_name(scope: Any) -> tuple[str, dict[str, Any]]:

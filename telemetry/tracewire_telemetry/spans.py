@@ -195,6 +195,7 @@ class RunSpans:
         self._ledger = ledger
         self._root = root
         self._parent = set_span_in_context(root, Context())
+        self._tools: list[ToolSpan] = []
 
     @property
     def tracer_provider(self) -> TracerProviderApi:
@@ -230,7 +231,9 @@ class RunSpans:
                 Attribute.USER_ID: ledger.identity.user_id,
             },
         )
-        return ToolSpan(ledger, span)
+        tool = ToolSpan(ledger, span)
+        self._tools.append(tool)
+        return tool
 
     def finish(self) -> list[ReadableSpan]:
         """The whole trace of a settled run: root first, each span after its parent. Call it once.
@@ -240,6 +243,8 @@ class RunSpans:
         ledger = self._ledger
         if not self._tracing.recording:
             return []
+        for tool in self._tools:  # those that their agent left open: the run's end closed them
+            tool.end(ToolStatus.CANCELLED, ledger.ended_ns)
         reason = keep_reason(ledger)
         held, cut = self._tracing._processor.release(ledger.identity.trace_id)
         room = SPANS_PER_RUN_MAX - 1 - len(held)
@@ -251,6 +256,7 @@ class RunSpans:
         if reason is None and not ledger.identity.sampled:
             return []
         assert isinstance(self._root, ReadableSpan)  # noqa: S101 # what a recording SDK tracer starts is one
+        held.sort(key=lambda span: span.start_time or 0)
         return [self._root, *held, *chain]
 
     def _end_root(self, reason: KeepReason | None, span_count: int, dropped: int) -> None:

@@ -108,6 +108,8 @@ class CloseCode(IntEnum):
     """
 
     NORMAL = 1000
+    PROTOCOL_ERROR = 1002
+    INVALID_TEXT = 1007
     TOO_BIG = 1009
     INTERNAL = 1011
     DRAINING = 4000

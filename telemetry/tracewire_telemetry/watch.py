@@ -5,6 +5,7 @@ and of each settled run its metrics, its spans and its stamps, once.
 """
 
 import asyncio
+import contextlib
 import heapq
 import time
 from collections import deque
@@ -42,9 +43,9 @@ class OpenRun:
         self.spans = spans
         self.awaiting_input = False
 
-    def attached(self, *, acking: bool, reader: bool = False) -> int:
-        """A socket follows the run from now on; the ordinal that names it in the ledger."""
-        return self.ledger.attached(time.monotonic_ns(), acking=acking, reader=reader)
+    def attached(self, *, acking: bool, reader: bool = False, after_seq: int = 0) -> int:
+        """A socket follows the run from after this seq on; the ordinal that names it in the ledger."""
+        return self.ledger.attached(time.monotonic_ns(), acking=acking, reader=reader, after_seq=after_seq)
 
     def detached(self, socket: int) -> None:
         """The socket follows the run no more."""
@@ -87,6 +88,8 @@ class Watch:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._none_open = asyncio.Event()
+        self._none_open.set()
         self._store: StampStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,11 +106,18 @@ class Watch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
+    async def wait_for_acks(self, limit_seconds: float) -> None:
+        """Wait until every run is settled, for so long at most: a client may never ack."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_seconds):
+                await self._none_open.wait()
+
     def open(self, identity: RunIdentity, links: Sequence[SpanContext], *, now: int, unix_ns: int) -> OpenRun:
         """Watch a run that was asked for at `now` (monotonic) and `unix_ns` (wall clock)."""
         ledger = RunLedger(identity, self._deadlines, now=now, unix_ns=unix_ns)
         run = OpenRun(self, ledger, self._tracing.open(ledger, links))
         self.runs[identity.run_id] = run
+        self._none_open.clear()
         heapq.heappush(self._heap, (now + NS_PER_SECOND, identity.run_id))
         return run
 
@@ -128,6 +138,8 @@ class Watch:
             return
         ledger.settled_ns = time.monotonic_ns()
         self.runs.pop(ledger.identity.run_id, None)
+        if not self.runs:
+            self._none_open.set()
         self._settled.append(run)
         self._idle.clear()
         self._wake.set()
@@ -200,7 +212,11 @@ class Watch:
             await self._wake.wait()
             self._wake.clear()
             while self._settled:
-                await self._settle(self._settled.popleft())
+                run = self._settled.popleft()
+                try:
+                    await self._settle(run)
+                except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
+                    _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
                 await asyncio.sleep(0)
             self._idle.set()
 

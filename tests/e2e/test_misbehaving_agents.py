@@ -220,7 +220,7 @@ CASES = [
     Case("tool_gives_no_json", "object", f"{TOOL} error", "error", "not_serializable", "", "agent_failed", ""),
     Case("tool_gives_no_json", "cycle", f"{TOOL} error", "error", "not_serializable", "", "agent_failed", ""),
     Case("tool_takes_no_json", "object", "started error", "", "not_serializable", "", "agent_failed", ""),
-    Case("tool_takes_no_json", "cycle", "started error", "", "not_serializable", "", "agent_failed", ""),
+    Case("tool_takes_no_json", "surrogate", "started error", "", "not_serializable", "", "agent_failed", ""),
     Case(
         "leaves_tool_open",
         "raise",
@@ -426,6 +426,8 @@ async def test_an_agent_that_blocks_the_event_loop_is_named_with_its_line(
     source, first = inspect.getsourcelines(blocks)
     assert (path, function) == (inspect.getsourcefile(blocks), "blocks")
     assert int(line) in range(first, first + len(source))
+    at_a_terminal = structlog.dev.ConsoleRenderer(colors=False)(None, "error", dict(blocked[0]))
+    assert blocked[0]["line"] in at_a_terminal
 
 
 SIZES = {"plain": 200_000, "wide": 200_000, "escaped": 120_000}

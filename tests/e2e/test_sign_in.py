@@ -1,4 +1,4 @@
-"""Sign-in on a real server, over the socket and over HTTP: which tokens hold, how they are brought, and for how long."""
+"""Sign-in on a real server, by socket and by HTTP: which tokens hold, how they are brought, and for how long."""
 
 import base64
 import hashlib

@@ -24,6 +24,11 @@ from support.chain_checks import (
     signed_in,
     stored,
 )
+from support.factory_scenarios import (
+    s11_the_shared_engine_delegates,
+    s12_one_way_to_an_engine,
+    s13_configuration_goes_down_the_chain,
+)
 from support.servers import FIVE, ServerUnderTest
 from tracewire.delivery.emitter_factory import UserEmitterFactory
 from tracewire.engine.execution_engine import ExecutionEngine
@@ -38,6 +43,11 @@ ADA, BOB, _ = USERS
 LIMITS = {"runs_max": 10, "runs_per_user_max": 2}
 
 # S11: delegation.
+
+
+async def test_s11_the_shared_engine_delegates_to_the_users_own(chain: ServerUnderTest) -> None:
+    """The factory's engine has its joints, and what `execute` hands on comes back as answer and events."""
+    await s11_the_shared_engine_delegates(chain)
 
 
 async def test_s11_the_shared_engine_gives_a_result_and_the_runs_events(chain: ServerUnderTest) -> None:
@@ -99,6 +109,11 @@ async def test_s11_an_engine_serves_one_run_once(chain: ServerUnderTest) -> None
 # S12: one way to build an engine.
 
 
+async def test_s12_the_factorys_engine_works_and_no_other_is_built(chain: ServerUnderTest) -> None:
+    """Built by hand it is refused, and the refusal leaves the factory's own untouched."""
+    await s12_one_way_to_an_engine(chain)
+
+
 async def test_s12_direct_construction_is_refused_and_the_factory_named(chain: ServerUnderTest) -> None:
     """With no arguments or with all the right ones: the refusal says what to call, and calling that works."""
     async with accepted_run(chain, ADA) as accepted:
@@ -134,6 +149,11 @@ def test_s12_nothing_but_the_factory_wires_an_engine() -> None:
 
 
 # S13: errors of configuration go down the chain.
+
+
+async def test_s13_the_servers_chain_is_configured_and_a_partial_one_is_refused_whole(chain: ServerUnderTest) -> None:
+    """What is missing is named at each station above; given, the same factories and engine deliver."""
+    await s13_configuration_goes_down_the_chain(chain)
 
 
 async def test_s13_an_unconfigured_emitter_factory_is_a_clear_error_in_all_that_depend_on_it(

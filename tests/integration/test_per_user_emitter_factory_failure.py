@@ -20,6 +20,7 @@ from support.chain_checks import (
     s08_three_users_from_one_factory,
     stored,
 )
+from support.factory_scenarios import s09_many_emitters_at_once, s10_the_same_for_every_user
 from support.servers import ServerUnderTest
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
 from tracewire.delivery.connections import Connections
@@ -89,6 +90,11 @@ async def test_s08_an_emitter_of_one_run_carries_no_event_of_another(chain: Serv
 # S9: the chain of dependencies.
 
 
+async def test_s09_the_servers_factory_makes_many_at_once(chain: ServerUnderTest) -> None:
+    """Where an unconfigured one refuses each of them by name."""
+    await s09_many_emitters_at_once(chain)
+
+
 async def test_s09_using_it_unconfigured_fails_by_name(chain: ServerUnderTest) -> None:
     """Nothing is made and nothing emitted; the error names the factory and every dependency."""
     factory = UserEmitterFactory()
@@ -136,6 +142,11 @@ async def test_s09_many_created_at_once_all_succeed(chain: ServerUnderTest) -> N
 
 
 # S10: the same state for every user.
+
+
+async def test_s10_the_servers_factory_is_of_one_mind_with_others(chain: ServerUnderTest) -> None:
+    """Configured at once, all show the same readiness, and every user gets an emitter from each."""
+    await s10_the_same_for_every_user(chain)
 
 
 async def test_s10_factories_configured_at_once_show_the_same_readiness(chain: ServerUnderTest) -> None:

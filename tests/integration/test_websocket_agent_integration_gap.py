@@ -24,6 +24,7 @@ from support.chain_checks import (
     signed_in,
     stored,
 )
+from support.factory_scenarios import s03_every_dependency_of_the_emitter
 from support.faults import Break, no_bridge, no_emitter, quiet_method, without_method
 from support.servers import FIVE, ServerUnderTest
 from tracewire.delivery.emitter_factory import UserEmitterFactory
@@ -82,6 +83,11 @@ async def test_s02_the_engine_factory_takes_its_emitters_from_the_emitter_factor
 
 
 # S3: every dependency of the emitter is checked.
+
+
+async def test_s03_nothing_is_missing_of_the_servers_own_factories(chain: ServerUnderTest) -> None:
+    """Of neither factory, and an emitter made with what they were given delivers."""
+    await s03_every_dependency_of_the_emitter(chain)
 
 
 async def test_s03_every_dependency_is_present_after_configure(chain: ServerUnderTest) -> None:
@@ -192,19 +198,23 @@ async def test_s04_a_broken_link_is_a_named_failure_and_never_a_quiet_no_op(
     [pytest.param("L4", no_emitter, id="L4-no_emitter")]
     + [pytest.param("L5", without_method(event_type), id=f"L5-no_emit_{event_type}") for event_type in FIVE],
 )
-async def test_s04_a_chain_that_cannot_be_wired_is_named_in_the_log_and_makes_up_no_event(
+async def test_s04_a_chain_that_cannot_be_wired_ends_the_run_and_names_the_link(
     chain: ServerUnderTest, monkeypatch: pytest.MonkeyPatch, check: str, break_it: Break
 ) -> None:
-    """Without an emitter, or a method of it, nothing can be told to the user: log and root span say it instead."""
+    """Without an emitter, or a method of it, the user still gets the one terminal event, which names the link."""
     break_it(monkeypatch, chain.server)
     with capture_logs() as records:
         async with signed_in(chain, ADA) as wire:
             run_id = await wire.start_run("ask", agent=AGENT)
             trace = await chain.trace(run_id)
-            assert wire.events(run_id) == []
+            events = await wire.receive_run(run_id)
+    assert [(event["type"], event["seq"], event["data"]["code"]) for event in events] == [
+        ("agent_error", 1, "worker_lost")
+    ]
+    assert f"{check}: " in events[0]["data"]["message"]
     said = [record["error"] for record in records if record["event"] == "run_not_wired"]
     assert [error.startswith(f"{check}: ") for error in said] == [True], records
-    assert await stored(chain, run_id) == []
+    assert await stored(chain, run_id) == events
     assert (trace.root.status, trace.root.attributes["error.type"]) == ("error", "worker_lost")
     assert len(trace) == 1
 

@@ -217,6 +217,19 @@ def threaded(ctx: Any) -> str:
     return "answer"
 
 
+@agent(name="withholds", requires=ALL_CRITICAL, tools=["look"])
+async def withholds(ctx: Any) -> str:
+    """Owes all five critical types, and leaves out the one that its input names; tool events go in pairs."""
+    if ctx.input != "agent_thinking":
+        await ctx.thinking("about to withhold")
+    if ctx.input not in ("tool_executing", "tool_completed"):
+        async with ctx.tool("look", {}) as call:
+            call.result = "seen"
+    if ctx.input == "agent_completed":
+        raise ValueError("no answer")
+    return "answer"
+
+
 # For traces.
 
 

@@ -368,7 +368,9 @@ async def stored(chain: ServerUnderTest, run_id: str) -> list[Frame]:
 # By the payloads.
 
 
-def payload_findings(events: Sequence[Frame], user_id: str, run_id: str, check: str) -> list[Finding]:
+def payload_findings(
+    events: Sequence[Frame], user_id: str, run_id: str, check: str, *, input_value: Any = "ask"
+) -> list[Finding]:
     """What is wrong with the five events of one run of the known agent, as breaches of `check`."""
     problems = contract_problems(events) if events else ["there is no event"]
     types = [event["type"] for event in events]
@@ -380,7 +382,7 @@ def payload_findings(events: Sequence[Frame], user_id: str, run_id: str, check: 
             problems.append(f"{event['type']} is of run {event['run_id']} by {event['agent']}")
     thoughts = [event["data"]["text"] for event in events if event["type"] == "agent_thinking"]
     outputs = [event["data"]["output"] for event in events if event["type"] == "agent_completed"]
-    if types == list(FIVE) and (thoughts, outputs) != ([f"for {user_id}"], [answer_for(user_id)]):
+    if types == list(FIVE) and (thoughts, outputs) != ([f"for {user_id}"], [answer_for(user_id, input_value)]):
         problems.append(f"it thinks {thoughts} and answers {outputs}, which is not what {user_id} asked for")
     return [Finding(check, "payload", problem) for problem in problems]
 

@@ -14,7 +14,7 @@ from tracewire.delivery.connections import Connection
 from tracewire.delivery.user_websocket_emitter import EmitOutcome, UserWebSocketEmitter
 from tracewire.engine.context import UserExecutionContext
 from tracewire.events import Envelope
-from tracewire.gateway.sockets import SocketSession
+from tracewire.gateway.socket_runs import SocketRuns
 from tracewire.gateway.transport import SocketTransport
 from tracewire.main import Server
 
@@ -24,6 +24,8 @@ Break = Callable[[pytest.MonkeyPatch, Server], None]
 
 class Fault(Struct, frozen=True):
     """One way to break a link: `check` is the wiring check that must name it, `scenarios` those that must go red.
+
+    The others do without what is broken: what builds its own factories, or looks at no socket, cannot tell.
 
     `during_run` says that it shows only when a run takes place, not in how the stations are joined.
     """
@@ -181,7 +183,7 @@ def _acks_are_lost(patch: pytest.MonkeyPatch, _server: Server) -> None:
     async def lose(*_: object) -> None:
         return None
 
-    patch.setattr(SocketSession, "_ack", lose)
+    patch.setattr(SocketRuns, "ack", lose)
 
 
 def _spoil_engines(patch: pytest.MonkeyPatch, server: Server, spoil: Callable[[Any], None]) -> None:
@@ -196,14 +198,17 @@ def _spoil_engines(patch: pytest.MonkeyPatch, server: Server, spoil: Callable[[A
     patch.setattr(server.factory, "create_user_engine", create_spoiled)
 
 
-_ENGINE: Final = ("s01", "s02", "s04", "s14")
-_EMITTER: Final = ("s01", "s02", "s04", "s08", "s14")
-_SOCKET: Final = ("s01", "s04", "s08", "s14")
+_WHOLE: Final = ("s01", "s04", "s05", "s06", "s07", "s11", "s14", "s15", "s16")
+_ENGINE: Final = (*_WHOLE, "s02", "s12")
+_CONFIGURED: Final = (*_ENGINE, "s03", "s13")
+_EMITTER: Final = (*_ENGINE, "s03", "s08", "s09", "s10")
+_FACTORIES: Final = (*_EMITTER, "s13")
+_SOCKET: Final = (*_WHOLE, "s03", "s08", "s13")
 
 FAULTS: Final = (
-    Fault("engine_factory_without_emitters", "L1", _ENGINE, _engine_factory_without_emitters),
-    Fault("engine_factory_without_metrics", "L1", _ENGINE, _engine_factory_without_metrics),
-    Fault("emitter_factory_without_connections", "L1", _EMITTER, _emitter_factory_without_connections),
+    Fault("engine_factory_without_emitters", "L1", _CONFIGURED, _engine_factory_without_emitters),
+    Fault("engine_factory_without_metrics", "L1", _CONFIGURED, _engine_factory_without_metrics),
+    Fault("emitter_factory_without_connections", "L1", _FACTORIES, _emitter_factory_without_connections),
     Fault("no_engine", "L2", _ENGINE, _no_engine),
     Fault("engine_of_a_stranger", "L2", _ENGINE, _engine_of_a_stranger),
     Fault("no_bridge", "L3", _ENGINE, no_bridge),
@@ -212,12 +217,12 @@ FAULTS: Final = (
     Fault("emitter_of_a_stranger", "L4", _EMITTER, _emitter_of_a_stranger),
     Fault("bridge_loses_its_emitter", "L4", _ENGINE, _bridge_loses_its_emitter),
     Fault("bridge_turns_to_a_stranger", "L4", _ENGINE, _bridge_turns_to_a_stranger),
-    Fault("no_emit_tool_completed", "L5", _EMITTER, without_method("tool_completed")),
-    Fault("quiet_emit_agent_started", "L5", _EMITTER, quiet_method("agent_started"), during_run=True),
-    Fault("quiet_emit_agent_thinking", "L5", _EMITTER, quiet_method("agent_thinking"), during_run=True),
-    Fault("quiet_emit_tool_completed", "L5", _EMITTER, quiet_method("tool_completed"), during_run=True),
-    Fault("lying_emit_agent_thinking", "L5", _EMITTER, lying_method("agent_thinking"), during_run=True),
-    Fault("lying_emit_agent_completed", "L5", _EMITTER, lying_method("agent_completed"), during_run=True),
+    Fault("no_emit_tool_completed", "L5", _FACTORIES, without_method("tool_completed")),
+    Fault("quiet_emit_agent_started", "L5", _FACTORIES, quiet_method("agent_started"), during_run=True),
+    Fault("quiet_emit_agent_thinking", "L5", _FACTORIES, quiet_method("agent_thinking"), during_run=True),
+    Fault("quiet_emit_tool_completed", "L5", _FACTORIES, quiet_method("tool_completed"), during_run=True),
+    Fault("lying_emit_agent_thinking", "L5", _FACTORIES, lying_method("agent_thinking"), during_run=True),
+    Fault("lying_emit_agent_completed", "L5", _FACTORIES, lying_method("agent_completed"), during_run=True),
     Fault("offers_are_swallowed", "L6", _SOCKET, _offers_are_swallowed, during_run=True),
     Fault("writes_are_swallowed", "L6", _SOCKET, _writes_are_swallowed, during_run=True),
     Fault("last_write_is_swallowed", "L6", _SOCKET, _last_write_is_swallowed, during_run=True),
@@ -229,3 +234,38 @@ FAULTS: Final = (
 def one_fault_a_link() -> tuple[Fault, ...]:
     """The first fault of each link."""
     return tuple({fault.check: fault for fault in reversed(FAULTS)}[f"L{number}"] for number in range(1, 7))
+
+
+# What no wiring check can see, because its one user notices nothing.
+
+
+def _writes_leak(patch: pytest.MonkeyPatch, _server: Server) -> None:
+    write = SocketTransport.write_text
+    transports: list[SocketTransport] = []
+
+    def write_to_everybody(self: SocketTransport, body: bytes) -> None:
+        if self not in transports:
+            transports.append(self)
+        for transport in transports if b'"type":"agent_thinking"' in body else [self]:
+            write(transport, body)
+
+    patch.setattr(SocketTransport, "write_text", write_to_everybody)
+
+
+LEAK: Final = Fault("writes_leak", "L4", ("s06", "s15"), _writes_leak, during_run=True)
+"""Thoughts go to every socket that the server has written to."""
+
+
+def withheld_write(event_type: str) -> Break:
+    """Every frame with an event of this type is taken for written, and is not."""
+
+    def break_it(patch: pytest.MonkeyPatch, _server: Server) -> None:
+        write = SocketTransport.write_text
+
+        def write_all_but_this(self: SocketTransport, body: bytes) -> None:
+            if f'"type":"{event_type}"'.encode() not in body:
+                write(self, body)
+
+        patch.setattr(SocketTransport, "write_text", write_all_but_this)
+
+    return break_it

@@ -1,12 +1,14 @@
 """Real servers to test against: composed in this process, or `tracewire serve` as a process of its own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +23,7 @@ from tracewire_telemetry.testing.spans import RecordedTrace
 
 FIVE = ("agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed")
 START_SECONDS = 30
+LOOK_SECONDS = 0.02
 
 
 def settings_for(data_dir: Path, **overrides: Any) -> Settings:
@@ -61,16 +64,25 @@ async def server_under_test(
 
 
 class ServerProcess:
-    """`tracewire serve` as a process on free ports. Use it as a context manager; it is stopped by its own id."""
+    """`tracewire serve` as a process on free ports. Use it as a context manager; it is stopped by its own id.
+
+    `program` is what Python runs in the command line's place, which passes `serve` and its options on.
+    """
 
     def __init__(
-        self, data_dir: Path, *arguments: str, environ: dict[str, str] | None = None, cwd: Path | None = None
+        self,
+        data_dir: Path,
+        *arguments: str,
+        environ: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        program: Sequence[str] = ("-m", "tracewire.cli"),
     ) -> None:
         self.data_dir = data_dir
         self.ready: dict[str, Any] = {}
-        self.log_lines: list[str] = []
+        self.banner = ""
         self._log = data_dir.parent / f"{data_dir.name}.log"
-        command = [sys.executable, "-m", "tracewire.cli", "serve", "--port", "0", "--ops-port", "0"]
+        self._signed_elsewhere = any(name.startswith(("TRACEWIRE_JWT_", "TRACEWIRE_JWKS_")) for name in environ or {})
+        command = [sys.executable, *program, "serve", "--port", "0", "--ops-port", "0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRACEWIRE_", "OTEL_"))}
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
@@ -83,18 +95,34 @@ class ServerProcess:
             )
 
     def __enter__(self) -> Self:
-        """Wait for the welcome that the server prints when it is ready."""
+        """Wait until the server is ready: it prints a welcome in development mode, and logs it in every mode."""
+        try:
+            if self._signed_elsewhere:
+                self._wait_for_the_log()
+            else:
+                self._wait_for_the_welcome()
+        except BaseException:
+            self.__exit__()
+            raise
+        self.ready = self.log_records("ready")[-1]
+        return self
+
+    def _wait_for_the_welcome(self) -> None:
         assert self.process.stdout is not None
-        self.banner = ""
         while "metrics | grep" not in self.banner:
             line = self.process.stdout.readline()
             if not line:
                 self.process.wait(START_SECONDS)
                 raise AssertionError(f"the server did not start:\n{self.log_text()}")
             self.banner += line
-        records = [json.loads(line) for line in self.log_text().splitlines() if '"event": "ready"' in line]
-        self.ready = records[-1]
-        return self
+
+    def _wait_for_the_log(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.log_records("ready"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(LOOK_SECONDS)
+            if self.process.returncode is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the server did not start:\n{self.log_text()}")
 
     @property
     def url(self) -> str:
@@ -118,6 +146,11 @@ class ServerProcess:
     def log_text(self) -> str:
         """Everything that the server has logged."""
         return self._log.read_text()
+
+    def log_records(self, event: str) -> list[dict[str, Any]]:
+        """The records of this event in the server's log, oldest first."""
+        whole = self.log_text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole if f'"event": "{event}"' in line]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal this process, and give its exit code."""

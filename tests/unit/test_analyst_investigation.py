@@ -1,6 +1,7 @@
 """Faults that were planted are found, named and placed; where none was planted, none is found."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from fixtures.recordings import builder
 from fixtures.recordings.builder import Script
+from tracewire.agents.analyst import conduct_sections
 from tracewire.agents.analyst.investigation import Findings, RunFindings, investigate
 from tracewire.agents.analyst.reading import read_recording
 from tracewire.bridge import contract
@@ -425,3 +427,31 @@ def test_the_missing_ranges_are_exactly_what_was_dropped(lengths: list[int], dat
         lacking = sum(mismatch.announced - mismatch.arrived for mismatch in one.conduct.mismatches)
         assert lacking == len(dropped[one.run.run_id])
         assert (one.sequences.repeats, one.sequences.late) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ({"status": "error", "error": "boom"}, "error: boom"),
+        ({"status": "timeout"}, "timeout"),
+        ({"error": {"message": "no such city"}}, "error: no such city"),
+        ({"isError": True}, "error"),
+        ({"status": "ok", "result": {"status": "error"}}, None),
+    ],
+)
+def test_a_tool_call_that_failed_is_counted_and_cited(end: dict[str, Any], said: str | None) -> None:
+    """Its status, its error or its flag say so; what the result holds does not."""
+    script = Script()
+    script.ready()
+    run = script.accept("r")
+    run.emit("agent_started", message="m")
+    run.emit("tool_executing", tool_call_id="c", tool_name="search", arguments={})
+    run.emit("tool_completed", tool_call_id="c", tool_name="search", duration_ms=1.0, **end)
+    run.emit("agent_completed", output="x", duration_ms=2.0)
+    section = conduct_sections.tools(findings_of(script))
+    failed = [item for item in section.items if "failed at" in item]
+    assert (0 if said is None else 1) == section.problems == len(failed)
+    if said is not None:
+        assert "1 tool call failed." in section.headline
+        assert failed[0].startswith("**run 1**: `search` failed at line 6")
+        assert failed[0].endswith(f": `{said}`.")

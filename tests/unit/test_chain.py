@@ -148,6 +148,19 @@ def test_each_socket_has_a_send_and_the_first_ack_settles_under_its_own() -> Non
     assert (unix_ns(4), unix_ns(20)) == (settle.start_ns, settle.end_ns)
 
 
+def test_each_event_settles_under_the_socket_whose_ack_covered_it() -> None:
+    """The phone acked the first event, the laptop the second."""
+    script = LedgerScript()
+    phone, laptop = script.attached(), script.attached()
+    script.sent(STARTED, 0, phone, laptop)
+    script.sent(THINKING, 10, phone, laptop)
+    script.acknowledged(phone, 1, 20)
+    script.acknowledged(laptop, 2, 30)
+    trace = recorded(script)
+    sockets = [trace.parent(trace.named(f"settle {what}")[0]) for what in ("agent_started", "agent_thinking")]
+    assert [span and span.attributes["tracewire.socket"] for span in sockets] == [phone, laptop]
+
+
 def test_an_ack_over_a_socket_that_was_not_sent_the_event_settles_under_one_that_was() -> None:
     """A device that resumed may ack for another: the event still has its settle, under a send that exists."""
     script = LedgerScript()
@@ -257,7 +270,7 @@ def _never_acked(script: LedgerScript) -> None:
 def test_a_missing_event_has_an_error_span_at_the_link_that_did_not_take_it(
     lost: Callable[[LedgerScript], None], name: str, kind: str, link: str, start_ms: float, end_ms: float
 ) -> None:
-    """It ends at the deadline, with `error.type` `event_missing`; it is the last span of its chain, and no other errs."""
+    """It ends at the deadline with `error.type` `event_missing`; it is the last of its chain, and no other errs."""
     script = LedgerScript()
     script.attached()
     lost(script)
@@ -388,8 +401,8 @@ def test_new_ids_are_random_and_leave_room_for_what_derives_from_them() -> None:
 
 @pytest.mark.parametrize(
     "traceparent",
-    [None, "", "nonsense", "00-zz-11-01", f"00-{0:032x}-{1:016x}-01", f"00-{1:032x}-{0:016x}-01", f"ff-{1:032x}-{1:016x}-01"],
-)  # fmt: skip
+    [None, "", "nonsense", "00-zz-11-01", f"00-{0:032x}-{1:016x}-01", f"ff-{1:032x}-{1:016x}-01"],
+)
 def test_a_malformed_traceparent_of_a_client_is_none(traceparent: str | None) -> None:
     """It is untrusted: it must not fail a run."""
     assert parse_traceparent(traceparent) is None
@@ -461,5 +474,6 @@ def test_a_span_made_directly_is_encoded_as_one_of_a_live_tracer_is() -> None:
 def test_a_chain_has_no_fault_as_a_tree() -> None:
     """No span starts before its parent, ends before it starts, or shares an id, also where events are missing."""
     trace = recorded(_script_of_all_kinds())
-    root = RecordedSpan("root", "internal", f"{TRACE_ID:032x}", ROOT, "", unix_ns(0), unix_ns(0), "unset", {}, (), "", {}, True)  # fmt: skip
+    trace_id, start = f"{TRACE_ID:032x}", unix_ns(0)
+    root = RecordedSpan("root", "internal", trace_id, ROOT, "", start, start, "unset", {}, (), "", {}, True)
     assert RecordedTrace([root, *trace]).problems() == []

@@ -4,18 +4,19 @@ import asyncio
 import contextvars
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, get_current_span, use_span
-from unit.ledgers import MS, OPENED_NS, ROOT_SPAN_ID, TRACE_ID, LedgerScript, ns, unix_ns
 
 from tracewire_telemetry.catalog import SPANS_PER_RUN_MAX
 from tracewire_telemetry.chain import parse_traceparent, span_context, tool_span_id
 from tracewire_telemetry.spans import RunSpans, RunTracerProvider, RunTracing
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace, from_sdk
 from tracewire_telemetry.vocabulary import EventType, Outcome, SpanDropReason, ToolStatus
+from unit.ledgers import MS, OPENED_NS, ROOT_SPAN_ID, TRACE_ID, LedgerScript, ns, unix_ns
 
 STARTED, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_COMPLETED
 EXECUTING, TOOL_COMPLETED = EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED
@@ -31,7 +32,7 @@ class Traced:
         share: float = 1.0,
         links: Sequence[SpanContext] = (),
         tracing: RunTracing | None = None,
-        **identity: object,
+        **identity: Any,
     ) -> None:
         self.dropped: Counter[SpanDropReason] = Counter()
         self.script = LedgerScript(**identity)
@@ -66,10 +67,10 @@ def test_the_root_has_the_ids_the_times_and_the_attributes_of_its_run() -> None:
     traced.script.acknowledged(socket, 1, 7)
     trace = traced.finished(at_ms=2)
     root = trace.root
-    assert ("invoke_agent five", "internal", "unset", True) == (root.name, root.kind, root.status, root.sampled)
+    assert (root.name, root.kind, root.status, root.sampled) == ("invoke_agent five", "internal", "unset", True)
     assert (f"{TRACE_ID:032x}", f"{ROOT_SPAN_ID:016x}", "") == (root.trace_id, root.span_id, root.parent_id)
     assert (unix_ns(0), unix_ns(2)) == (root.start_ns, root.end_ns)
-    assert {
+    assert root.attributes == {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.provider.name": "tracewire",
         "gen_ai.agent.name": "five",
@@ -81,8 +82,8 @@ def test_the_root_has_the_ids_the_times_and_the_attributes_of_its_run() -> None:
         "tracewire.trace.span_count": 5,
         "tracewire.chain.complete": True,
         "tracewire.delivery.max_ms": 7.0,
-    } == root.attributes
-    assert (True, [], 5) == (trace.complete, trace.problems(), len(trace))
+    }
+    assert (trace.complete, trace.problems(), len(trace)) == (True, [], 5)
 
 
 def test_the_root_links_to_the_handshake_and_to_the_client_and_has_no_parent() -> None:
@@ -124,19 +125,19 @@ def test_the_root_of_a_run_whose_user_was_away_says_how_much_is_pending() -> Non
     traced.script.durable(STARTED, 0)
     traced.script.durable(COMPLETED, 10)
     attributes = traced.finished().root.attributes
-    assert 2 == attributes["tracewire.events.pending"]
+    assert attributes["tracewire.events.pending"] == 2
     assert "tracewire.chain.complete" not in attributes
 
 
 def test_the_root_of_a_run_with_a_missing_event_says_so() -> None:
     """The chain is not complete, and the trace is kept for the incident."""
     attributes = Traced(required=(STARTED,)).finished().root.attributes
-    assert (False, "incident") == (attributes["tracewire.chain.complete"], attributes["tracewire.keep.reason"])
+    assert (attributes["tracewire.chain.complete"], attributes["tracewire.keep.reason"]) == (False, "incident")
 
 
 def tool_of(traced: Traced, at_ms: float, inside: Callable[[], None], status: ToolStatus = ToolStatus.OK) -> int:
     """One tool call of 5 ms with `inside` done in it; gives the seq of its `tool_executing`."""
-    seq = traced.script.durable(EXECUTING, at_ms)
+    seq: int = traced.script.durable(EXECUTING, at_ms)
     span = traced.spans.start_tool(seq, "look", "call_1")
     span.enter()
     inside()
@@ -155,14 +156,14 @@ def test_a_tools_span_derives_its_id_and_nests_under_the_run() -> None:
     assert f"{tool_span_id(traced.script.ledger.identity, seqs[0]):016x}" == tool.span_id
     assert ("internal", f"{ROOT_SPAN_ID:016x}", "unset") == (tool.kind, tool.parent_id, tool.status)
     assert (unix_ns(10), unix_ns(15)) == (tool.start_ns, tool.end_ns)
-    assert {
+    assert tool.attributes == {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "look",
         "gen_ai.tool.call.id": "call_1",
         "tracewire.run.id": "run-1",
         "user.id": "ada",
         "tracewire.tool.status": "ok",
-    } == tool.attributes
+    }
 
 
 @pytest.mark.parametrize(
@@ -186,12 +187,13 @@ def test_a_tools_span_says_how_it_ended(status: ToolStatus, span_status: str, er
     )
 
 
-def test_a_tools_span_ends_once() -> None:
-    """The bridge may close a call that the agent closes again: the first end stands."""
+def test_a_tools_span_ends_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The bridge may close a call that the agent closes again: the first end stands, and the SDK does not complain."""
     traced = Traced()
     span = traced.spans.start_tool(traced.script.durable(EXECUTING, 10), "look", "call_1")
     span.end(ToolStatus.TIMEOUT, ns(20))
     span.end(ToolStatus.OK, ns(30))
+    assert caplog.records == []
     (tool,) = traced.finished().named("execute_tool look")
     assert ("timeout", unix_ns(20)) == (tool.attributes["tracewire.tool.status"], tool.end_ns)
 
@@ -209,7 +211,7 @@ def test_an_agents_own_spans_nest_under_its_run_and_its_tools() -> None:
     traced.in_agent(agent)
     trace = traced.finished()
     parents = {span.name: parent.name for span in trace if (parent := trace.parent(span)) is not None}
-    assert "execute_tool look" == parents["query"]
+    assert parents["query"] == "execute_tool look"
     assert "invoke_agent five" == parents["plan"] == parents["sum up"] == parents["execute_tool look"]
     assert trace.complete
 
@@ -272,7 +274,7 @@ def test_without_an_exporter_nothing_is_recorded_and_everything_works() -> None:
         assert not RunTracerProvider().get_tracer("library").start_span("work").is_recording()
 
     traced.in_agent(agent)
-    assert [] == list(traced.finished())
+    assert list(traced.finished()) == []
     assert [(TRACE_ID, tool_span_id(traced.script.ledger.identity, 1))] == [(c.trace_id, c.span_id) for c in seen]
 
 
@@ -282,9 +284,9 @@ def test_a_good_run_outside_the_share_is_recorded_and_not_exported() -> None:
     good, bad = (Traced(share=0.5, trace_id=low_bits, sampled=False) for _ in range(2))
     assert not good.spans._root.get_span_context().trace_flags.sampled
     assert good.spans._root.is_recording()
-    assert [] == list(good.finished())
+    assert list(good.finished()) == []
     trace = bad.finished(Outcome.AGENT_EXCEPTION)
-    assert ("error", 1, False) == (trace.root.attributes["tracewire.keep.reason"], len(trace), trace.root.sampled)
+    assert (trace.root.attributes["tracewire.keep.reason"], len(trace), trace.root.sampled) == ("error", 1, False)
 
 
 def test_a_span_that_ends_after_its_run_was_settled_is_dropped_and_counted() -> None:
@@ -294,7 +296,7 @@ def test_a_span_that_ends_after_its_run_was_settled_is_dropped_and_counted() -> 
     traced.in_agent(lambda: late.append(traced.spans.tracer.start_span("late")))  # type: ignore[arg-type] # an SDK span
     trace = traced.finished()
     late[0].end()  # type: ignore[attr-defined] # an SDK span
-    assert {SpanDropReason.LATE: 1} == dict(traced.dropped)
+    assert dict(traced.dropped) == {SpanDropReason.LATE: 1}
     assert 1 == len(trace) == trace.root.attributes["tracewire.trace.span_count"]
 
 
@@ -302,7 +304,7 @@ def test_the_runs_own_root_is_not_counted_as_late() -> None:
     """It ends in `finish`, after its trace was released."""
     traced = Traced()
     traced.finished()
-    assert {} == dict(traced.dropped)
+    assert dict(traced.dropped) == {}
 
 
 def of_many_events(count: int) -> Traced:
@@ -320,8 +322,8 @@ def test_a_run_has_at_most_2000_spans_and_says_how_many_were_dropped() -> None:
     traced = of_many_events(600)
     trace = traced.finished()
     assert SPANS_PER_RUN_MAX == len(trace) == trace.root.attributes["tracewire.trace.span_count"]
-    assert 401 == trace.root.attributes["tracewire.spans.dropped"]
-    assert {SpanDropReason.RUN_LIMIT: 401} == dict(traced.dropped)
+    assert trace.root.attributes["tracewire.spans.dropped"] == 401
+    assert dict(traced.dropped) == {SpanDropReason.RUN_LIMIT: 401}
     assert trace.complete
 
 
@@ -333,7 +335,7 @@ def test_a_run_that_just_fits_drops_nothing() -> None:
         traced.script.sent(EventType.AGENT_THINKING, 0, socket)
     traced.script.acknowledged(socket, 499, 10)
     trace = traced.finished()
-    assert (SPANS_PER_RUN_MAX, {}) == (len(trace), dict(traced.dropped))
+    assert (len(trace), dict(traced.dropped)) == (SPANS_PER_RUN_MAX, {})
     assert "tracewire.spans.dropped" not in trace.root.attributes
 
 
@@ -359,7 +361,7 @@ def test_the_trace_leaves_whole_root_first() -> None:
     traced = of_many_events(1)
     traced.in_agent(lambda: traced.spans.tracer.start_span("own").end())
     names = [span.name for span in traced.finished()]
-    assert ["invoke_agent five", "own", "create agent_thinking"] == names[:3]
+    assert names[:3] == ["invoke_agent five", "own", "create agent_thinking"]
 
 
 def test_a_clock_that_is_stepped_while_the_run_goes_on_changes_no_span() -> None:
@@ -368,5 +370,5 @@ def test_a_clock_that_is_stepped_while_the_run_goes_on_changes_no_span() -> None
     traced.in_agent(lambda: (tool_of(traced, 1_000, lambda: None), None)[1])
     trace = traced.finished(at_ms=2_000)
     tool: RecordedSpan = trace.named("execute_tool look")[0]
-    assert 1_000 * MS == tool.start_ns - trace.root.start_ns
-    assert OPENED_NS + 2_000 * MS == traced.script.ledger.ended_ns
+    assert tool.start_ns - trace.root.start_ns == 1_000 * MS
+    assert traced.script.ledger.ended_ns == OPENED_NS + 2_000 * MS

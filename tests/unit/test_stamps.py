@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-from unit.ledgers import OPENED_UNIX_NS, TRACE_ID, LedgerScript, ns
 
 from tracewire_telemetry.stamps import (
     LedgerReport,
@@ -14,6 +13,7 @@ from tracewire_telemetry.stamps import (
     stamps_of,
 )
 from tracewire_telemetry.vocabulary import EventType, Link, Outcome, Verdict
+from unit.ledgers import OPENED_UNIX_NS, TRACE_ID, LedgerScript, ns
 
 STARTED, THINKING = EventType.AGENT_STARTED, EventType.AGENT_THINKING
 COMPLETED = EventType.AGENT_COMPLETED
@@ -62,12 +62,12 @@ def test_an_open_run_shows_what_it_waits_for() -> None:
     script.sequenced(THINKING, 10)
     script.emitted(EventType.TOOL_EXECUTING, 20)
     shown = report(script)
-    assert (None, None, False, [EventType.TOOL_EXECUTING]) == (
+    assert (
         shown.ended_ms,
         shown.outcome,
         shown.settled,
         shown.waiting,
-    )
+    ) == (None, None, False, [EventType.TOOL_EXECUTING])
     assert [
         LedgerRow(1, STARTED, 0.0, 1.0, 2.0, 3.0, 5.0, Verdict.IN_TIME),
         LedgerRow(2, THINKING, 10.0, 11.0, None, None, None, None),
@@ -79,7 +79,19 @@ def test_a_stamp_at_the_very_start_is_a_time_and_not_an_absence() -> None:
     script = LedgerScript()
     script.ledger.emitted(STARTED, ns(0))
     script.ledger.sequenced(1, ns(0))
-    assert (0.0, 0.0, None) == (report(script).events[0].engine, report(script).events[0].bridge, report(script).events[0].emitter)
+    assert (
+        report(script).events[0].engine,
+        report(script).events[0].bridge,
+        report(script).events[0].emitter,
+    ) == (0.0, 0.0, None)
+
+
+def test_what_is_not_stamped_is_stored_as_minus_one() -> None:
+    """Microseconds since the start otherwise: five columns, one entry an event."""
+    script = LedgerScript()
+    script.durable(STARTED, 2)
+    assert stamps_of(script.ledger).links == [[2_000], [3_000], [4_000], [-1], [-1]]
+    assert stamps_of(script.ledger).ended_us == -1
 
 
 def test_missing_events_are_shown_with_link_and_moments() -> None:
@@ -94,7 +106,7 @@ def test_missing_events_are_shown_with_link_and_moments() -> None:
         MissingRow(Link.ENGINE, EventType.TOOL_EXECUTING, None, 4.0, 4.0),
         MissingRow(Link.CLIENT, COMPLETED, 1, 3.0, 10_003.0),
     ] == shown.missing
-    assert (False, Verdict.MISSING, True) == (shown.chain_complete, shown.events[0].verdict, shown.settled)
+    assert (shown.chain_complete, shown.events[0].verdict, shown.settled) == (False, Verdict.MISSING, True)
 
 
 def test_a_run_whose_user_is_away_shows_how_much_is_pending() -> None:
@@ -102,13 +114,13 @@ def test_a_run_whose_user_is_away_shows_how_much_is_pending() -> None:
     script = LedgerScript()
     script.durable(STARTED, 0)
     script.durable(COMPLETED, 10)
-    assert (2, 0, [None, None]) == (
+    assert (
         report(script).pending,
         report(script).sockets,
         [row.verdict for row in report(script).events],
-    )
+    ) == (2, 0, [None, None])
     script.ended(13)
-    assert (2, [Verdict.NO_SOCKET] * 2) == (report(script).pending, [row.verdict for row in report(script).events])
+    assert (report(script).pending, [row.verdict for row in report(script).events]) == (2, [Verdict.NO_SOCKET] * 2)
 
 
 def test_nothing_is_pending_while_a_socket_follows() -> None:
@@ -116,7 +128,7 @@ def test_nothing_is_pending_while_a_socket_follows() -> None:
     script = LedgerScript()
     script.durable(STARTED, 0)
     script.attached()
-    assert (0, 1) == (report(script).pending, report(script).sockets)
+    assert (report(script).pending, report(script).sockets) == (0, 1)
 
 
 def test_the_stamps_take_at_most_a_hundred_bytes_an_event() -> None:
@@ -139,4 +151,4 @@ def test_what_are_no_stamps_is_refused(body: bytes) -> None:
 
 def test_the_start_is_the_wall_clocks_at_the_runs_record() -> None:
     """To the nanosecond, as it was read once."""
-    assert OPENED_UNIX_NS == stamps_of(LedgerScript().ledger).started_unix_ns
+    assert stamps_of(LedgerScript().ledger).started_unix_ns == OPENED_UNIX_NS

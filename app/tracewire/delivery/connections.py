@@ -51,7 +51,10 @@ class Followed:
 
 
 class Connection:
-    """One socket of one user. It queues from its making, and writes from `open` on."""
+    """One socket of one user. It queues from its making, and writes from `open` on.
+
+    A `reader` (SSE) cannot ack, and follows what it asked for alone: its chain ends at the socket.
+    """
 
     def __init__(
         self,
@@ -62,10 +65,12 @@ class Connection:
         *,
         lines: bool,
         metrics: Metrics,
+        reader: bool = False,
     ) -> None:
         self.id = connection_id
         self.user_id = user_id
         self.outbox = outbox
+        self.reader = reader
         self.follows: dict[str, Followed] = {}
         self.has_acked = False
         self.first_event_ns = 0
@@ -75,6 +80,7 @@ class Connection:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._draining = True
+        self._opened = False
         self._progress = asyncio.Event()
 
     # Following runs.
@@ -82,7 +88,9 @@ class Connection:
     def follow(self, run_id: str, run: OpenRun | None, *, next_seq: int = 1, live: bool = True) -> Followed:
         """Follow a run from `next_seq` on, replacing what was followed of it before."""
         self.unfollow(run_id)
-        socket = run.attached(acking=self.has_acked) if run is not None else 0
+        socket = 0
+        if run is not None:
+            socket = run.attached(acking=self.has_acked, reader=self.reader, after_seq=next_seq - 1)
         followed = self.follows[run_id] = Followed(run, socket, next_seq, live=live)
         return followed
 
@@ -106,6 +114,7 @@ class Connection:
 
     def open(self, ready: bytes) -> None:
         """Begin to write, with this frame first; what was queued since the connection was attached follows it."""
+        self._opened = True
         self.outbox.push_front(Queued(ready, time.monotonic_ns()))
         self._drain()
 
@@ -142,10 +151,9 @@ class Connection:
             self._draining = True
             self._loop.call_soon(self._drain)
 
-    def _drain(self) -> None:
+    def _drain(self, budget: int = FRAMES_PER_TURN) -> None:
         """Write what waits, as long as the peer takes it and the loop's turn lasts."""
         self._draining = False
-        budget = FRAMES_PER_TURN
         while len(self.outbox) and self._transport.writable and not self.closed:
             if not budget:
                 self._draining = True
@@ -208,10 +216,10 @@ class Connection:
 
     def close(self, code: CloseCode) -> None:
         """Write what waits if the peer takes it, then close with this code."""
+        if not self.closed and self._opened and code is not CloseCode.TOO_SLOW:
+            self._drain(len(self.outbox))  # which cuts it off where it is too slow
         if self.closed:
             return
-        if code is not CloseCode.TOO_SLOW:
-            self._drain()
         self.closed = True
         self._progress.set()
         self._metrics.closed(code)
@@ -271,4 +279,5 @@ class Connections:
                 connection.first_event_ns and not connection.has_acked and now - connection.first_event_ns > deadline_ns
             )
             for connection in self
+            if not connection.reader
         )

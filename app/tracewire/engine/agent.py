@@ -3,6 +3,7 @@
 A plain function of one argument is an agent. `@agent(...)` says more about it; nothing else is needed.
 """
 
+import functools
 import importlib
 import inspect
 import sys
@@ -64,7 +65,11 @@ class AgentSpec(Struct, frozen=True):
     @property
     def threaded(self) -> bool:
         """Whether it is a plain `def`, which runs in a thread."""
-        return not inspect.iscoroutinefunction(self.function)
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        call = getattr(function, "__call__", None)  # noqa: B004 # an object's own method, which may be async
+        return not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call))
 
 
 def agent(
@@ -104,6 +109,12 @@ def spec_of(function: AgentFunction) -> AgentSpec:
         inspect.signature(function).bind(object())
     except TypeError as error:
         raise AgentLoadError([f"agent {own_name}: must be callable with one argument, the context ({error})"]) from None
+    except ValueError as error:
+        raise AgentLoadError([f"agent {own_name}: is no function of one argument, the context ({error})"]) from None
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise AgentLoadError(
+            [f"agent {own_name}: is a generator; stream with `await ctx.delta(text)` and return the answer"]
+        )
     name, requires, tools, deadlines = declared
     doc = (inspect.getdoc(function) or "").partition("\n")[0]
     return AgentSpec(name or own_name, function, requires, tools, deadlines, doc)
@@ -118,6 +129,8 @@ def load_agent(reference: str) -> AgentSpec:
     module_name, colon, attribute = reference.partition(":")
     if not (module_name and colon and attribute):
         raise AgentLoadError([f"agent {reference!r}: must have the form module:name, as in my_agents:support"])
+    if module_name.endswith(".py"):
+        raise AgentLoadError([f"agent {reference!r}: a module is named without .py: {module_name[:-3]}:{attribute}"])
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

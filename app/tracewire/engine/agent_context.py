@@ -20,6 +20,8 @@ from tracewire_telemetry.spans import AgentTracer, AgentTracerProvider
 from tracewire_telemetry.watch import OpenRun
 
 INPUT_KINDS = ("approval", "question")
+TOOL_NAME_CHARACTERS_MAX = 256
+"""A name is not cut as texts are: both events of the call must hold it whole."""
 _T = TypeVar("_T")
 
 
@@ -66,7 +68,12 @@ class AgentContext:
 
         Set `call.result` to what came of it. An exception passes through, and is the call's error; past the tool's
         deadline the block gets a `TimeoutError`.
+
+        Raises:
+            ValueError: the name is longer than `TOOL_NAME_CHARACTERS_MAX`.
         """
+        if len(_text(name)) > TOOL_NAME_CHARACTERS_MAX:
+            raise ValueError(f"a tool's name has at most {TOOL_NAME_CHARACTERS_MAX} characters, not {len(_text(name))}")
         self._calls += 1
         return ToolCall(self, f"call_{self._calls}", _text(name), arguments)
 

@@ -52,6 +52,6 @@ class LoopWatchdog:
                     "event_loop_blocked",
                     seconds=self._limit_seconds,
                     line=f"{line.filename}:{line.lineno} in {line.name}",
-                    stack=[f"{entry.filename}:{entry.lineno} in {entry.name}" for entry in stack[-8:]],
+                    call_stack=[f"{entry.filename}:{entry.lineno} in {entry.name}" for entry in stack[-8:]],
                 )
             self._beaten.wait()

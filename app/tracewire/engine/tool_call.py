@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from tracewire.errors import LogUnavailableError, NotSerializableError, RunEndedError
+from tracewire.errors import NotSerializableError, RunEndedError
 from tracewire.events import ToolCompleted, ToolExecuting
 from tracewire_telemetry.spans import ToolSpan
 from tracewire_telemetry.vocabulary import ToolStatus
@@ -20,7 +20,7 @@ _SECRET_KEY: Final = re.compile(
     r"pass(word|wd|phrase)|secret|token|api[-_]?key|auth(orization)?$|credential|cookie|private[-_]?key", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(
-    r"^(bearer\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY.*)", re.DOTALL
+    r"^((?i:bearer)\s+\S+|eyJ[\w-]+\.[\w-]+\.[\w-]*|-----BEGIN [A-Z ]*PRIVATE KEY.*)", re.DOTALL
 )
 _DEPTH_MAX: Final = 8
 
@@ -92,9 +92,8 @@ class ToolCall:
         try:
             await self._context.emit(event)
         except RunEndedError:
-            pass  # the bridge closed the call with the run
-        except (NotSerializableError, LogUnavailableError):
-            raise
+            self._completed = True  # the bridge closed the call with the run, and its span says so too
+            return
         self._completed = True
         if self._span is not None:
             self._span.end(status, time.monotonic_ns())
@@ -156,17 +155,20 @@ class ThreadedToolCall:
 
 
 def said(error: BaseException) -> str:
-    """The error in one line; its type alone where it cannot say more."""
+    """The error in one line, as text that can be written; its type alone where it cannot say more."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".encode(errors="backslashreplace").decode()
     except Exception:  # noqa: BLE001 # an agent's exception can raise even while it is written out
         return type(error).__name__
 
 
 def redact(value: Any, depth: int = 0) -> Any:
-    """The arguments without what looks like a secret: by the key's name, or by the look of the value."""
-    if depth > _DEPTH_MAX:
-        return value
+    """The arguments without what looks like a secret: by the key's name, or by the look of the value.
+
+    What is nested too deeply to be looked through is left out whole.
+    """
+    if depth > _DEPTH_MAX and isinstance(value, dict | list | tuple):
+        return REDACTED
     if isinstance(value, dict):
         return {
             key: REDACTED if isinstance(key, str) and _SECRET_KEY.search(key) else redact(item, depth + 1)

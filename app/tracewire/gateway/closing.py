@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from tracewire.gateway.sockets import SocketGateway, SocketSession
+from tracewire.gateway.session import Session
+from tracewire.gateway.sockets import SocketGateway
 from tracewire_telemetry.ledger import NS_PER_SECOND
 from tracewire_telemetry.vocabulary import CloseCode
 
@@ -44,7 +45,7 @@ class SocketKeeper:
             for session in list(self._gateway.sessions):
                 self.look(session, now, unix_now)
 
-    def look(self, session: SocketSession, now: int, unix_now: float) -> None:
+    def look(self, session: Session, now: int, unix_now: float) -> None:
         """Do what is due for one socket at `now` (monotonic nanoseconds) and `unix_now` (seconds)."""
         settings = self._gateway.settings
         connection = session.connection
@@ -65,7 +66,7 @@ class SocketKeeper:
             session.ping(now)
 
 
-async def drain_sockets(sessions: Iterable[SocketSession], *, retry_after_seconds: float) -> None:
+async def drain_sockets(sessions: Iterable[Session], *, retry_after_seconds: float) -> None:
     """Close every socket with 4000, in jittered batches."""
     waiting = list(sessions)
     random.shuffle(waiting)

@@ -1,4 +1,7 @@
-"""The frames of the wire other than envelopes, as they are written and read."""
+"""The frames of the wire other than envelopes, as they are written and read.
+
+What is said of them here is what `/schema/frames.json` and the TypeScript types say.
+"""
 
 from typing import Annotated, Any
 
@@ -8,45 +11,69 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from tracewire.errors import RejectedError
 from tracewire_telemetry.vocabulary import RejectCode
 
-Seq = Annotated[int, Meta(ge=0, le=2**53)]
+RunId = Annotated[str, Meta(description="The run's id, a UUIDv7.")]
+RequestId = Annotated[
+    str,
+    Meta(
+        description="The client's own name for its request, 1 to 128 characters, unique for the user as long as the "
+        "run is kept."
+    ),
+]
+ThreadId = Annotated[str, Meta(description="The conversation that the run belongs to.")]
+Seq = Annotated[int, Meta(description="Counts a run's events from 1, without gaps.", ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(description="In seconds.")]
 
 # From the client.
 
 
 class Authenticate(Struct, frozen=True, tag="authenticate"):
-    token: str
+    """Signs in within the first 10 seconds, or renews on an open socket; answered by `authenticated`."""
+
+    token: Annotated[str, Meta(description="A token, never repeated in an answer or a log.")]
 
 
 class StartRunFrame(Struct, frozen=True, tag="start_run"):
-    request_id: str
-    input: Any
-    agent: str | None = None
-    thread_id: str | None = None
-    traceparent: str | None = None
+    """Starts a run; answered by `run_accepted`. The same `request_id` again is answered with the same run."""
+
+    request_id: RequestId
+    input: Annotated[Any, Meta(description="What the agent is asked: any JSON value.")]
+    agent: Annotated[str | None, Meta(description="Its name; without one, the server's first.")] = None
+    thread_id: Annotated[str | None, Meta(description="The conversation to go on with; without one, a new one.")] = None
+    traceparent: Annotated[str | None, Meta(description="W3C trace context, to which the run's trace links.")] = None
 
 
 class CancelRun(Struct, frozen=True, tag="cancel_run"):
-    run_id: str
+    """Asks an open run to end with `agent_cancelled`."""
+
+    run_id: RunId
 
 
 class ProvideInput(Struct, frozen=True, tag="provide_input"):
-    run_id: str
-    input_id: str
-    value: Any
+    """Answers an `input_required`."""
+
+    run_id: RunId
+    input_id: Annotated[str, Meta(description="That of the `input_required`.")]
+    value: Annotated[Any, Meta(description="The answer: any JSON value.")]
 
 
 class Ack(Struct, frozen=True, tag="ack"):
-    run_id: str
+    """Promises that events 1 to `seq` of the run were processed, not merely received."""
+
+    run_id: RunId
     seq: Seq
-    count: Seq | None = None
+    count: Annotated[Seq | None, Meta(description="How many distinct events were processed; must equal `seq`.")] = None
 
 
 class Resume(Struct, frozen=True, tag="resume"):
-    runs: dict[str, Seq]
+    """Follows these runs from after the seqs that it names; counts as their acks. Answered by a `resumed` for each."""
+
+    runs: Annotated[dict[str, Seq], Meta(description="The last seq that was processed, by run id; 0 for none.")]
 
 
 class Pong(Struct, frozen=True, tag="pong"):
-    id: Any = None
+    """Answers a `ping`."""
+
+    id: Annotated[Any, Meta(description="That of the `ping`.")] = None
 
 
 ClientFrame = Authenticate | StartRunFrame | CancelRun | ProvideInput | Ack | Resume | Pong
@@ -56,63 +83,87 @@ CLIENT_FRAMES = ("authenticate", "start_run", "cancel_run", "provide_input", "ac
 
 
 class RunListing(Struct, frozen=True):
-    """One run in `ready`."""
+    """One run in `ready`. It is followed only once a `resume` names it."""
 
-    run_id: str
-    request_id: str
+    run_id: RunId
+    request_id: RequestId
     agent: str
-    state: str
-    last_seq: int
-    acked_seq: int
+    state: Annotated[str, Meta(description="`running`, `awaiting_input`, `completed`, `failed` or `cancelled`.")]
+    last_seq: Seq
+    acked_seq: Seq
 
 
 class Ready(Struct, frozen=True, tag="ready"):
+    """The one sign that the whole chain behind the socket is up."""
+
     connection_id: str
     user_id: str
-    heartbeat_seconds: float
-    limits: dict[str, int]
-    agents: tuple[str, ...]
-    runs: list[RunListing]
-    runs_more: bool
+    heartbeat_seconds: Annotated[float, Meta(description="Time between the server's pings.")]
+    limits: Annotated[
+        dict[str, int],
+        Meta(description="`frame_bytes`, `event_bytes`, `runs_per_user`, `sockets_per_user`."),
+    ]
+    agents: Annotated[tuple[str, ...], Meta(description="The agents that can be asked, the default first.")]
+    runs: Annotated[
+        list[RunListing],
+        Meta(description="The user's open runs, and ended ones not acked to their end: the newest 100."),
+    ]
+    runs_more: Annotated[bool, Meta(description="Whether there are more such runs; `GET /runs` lists all.")]
 
 
 class RunAccepted(Struct, frozen=True, tag="run_accepted"):
-    request_id: str
-    run_id: str
-    thread_id: str
+    """The run's record is durable, and none of its events was sent on this socket before."""
+
+    request_id: RequestId
+    run_id: RunId
+    thread_id: ThreadId
 
 
 class Rejected(Struct, frozen=True, tag="rejected"):
-    frame: str | None
+    """A frame was refused. `message` says what was wrong and what to do."""
+
+    frame: Annotated[str | None, Meta(description="The type of the frame, where it had one.")]
     code: RejectCode
     message: str
-    request_id: str | UnsetType = UNSET
-    run_id: str | UnsetType = UNSET
-    retry_after_seconds: float | UnsetType = UNSET
+    request_id: RequestId | UnsetType = UNSET
+    run_id: RunId | UnsetType = UNSET
+    retry_after_seconds: Seconds | UnsetType = UNSET
 
 
 class Resumed(Struct, frozen=True, tag="resumed"):
-    run_id: str
+    """Answers one run of a `resume`. Recovered: every event from `from_seq` on follows, then live. Not recovered:
+    nothing follows, and `from_seq` says where the log now begins.
+    """
+
+    run_id: RunId
     recovered: bool
-    state: str | None
-    from_seq: int
-    last_seq: int
-    reason: str | UnsetType = UNSET
+    state: Annotated[str | None, Meta(description="As in `ready`; `null` where there is no such run.")]
+    from_seq: Seq
+    last_seq: Seq
+    reason: Annotated[str, Meta(description="Why not: `expired` or `unknown_run`.")] | UnsetType = UNSET
 
 
 class Ping(Struct, frozen=True, tag="ping"):
+    """A heartbeat, to be answered by `pong` with the same id."""
+
     id: int
 
 
 class Authenticated(Struct, frozen=True, tag="authenticated"):
-    expires_at: int
+    """The token of an `authenticate` holds."""
+
+    expires_at: Annotated[int, Meta(description="Until when, in Unix seconds.")]
 
 
 class Draining(Struct, frozen=True, tag="draining"):
-    retry_after_seconds: float
+    """The server is about to stop, and will close with 4000: come back then."""
+
+    retry_after_seconds: Seconds
 
 
 class Unavailable(Struct, frozen=True, tag="unavailable"):
+    """The server cannot go on now, and will close with 4004: come back and resume."""
+
     code: str
 
 

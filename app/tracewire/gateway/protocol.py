@@ -43,7 +43,10 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str],
     """
     if origin is None or origin in allowed:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # brackets that hold no address
+        return False
     if parts.scheme not in ("http", "https") or not parts.netloc:
         return False
     if host is not None and parts.netloc.lower() == host.lower():

@@ -6,13 +6,12 @@ from typing import Any
 
 from litestar import Request, Response, post
 from litestar.datastructures import State
+from litestar.exceptions import HTTPException
 from litestar.params import FromQuery
 
-from tracewire.errors import RejectedError
 from tracewire.gateway.runs import shared
 from tracewire.runs.recordings import RecordingStore, TooLargeError
 from tracewire.settings import Settings
-from tracewire_telemetry.vocabulary import RejectCode
 
 
 @post("/recordings", status_code=201, request_max_body_size=None)
@@ -20,9 +19,11 @@ async def upload(
     request: Request[Any, Any, Any], state: State, name: FromQuery[str] = "recording"
 ) -> Response[dict[str, Any]]:
     """Keep a recording (a browser's HAR, or a JSONL file of frames) for its user. `name` is what answers call it."""
-    user_id = shared(state).user_of(request)
+    user_id = await shared(state).user_of(request)
     store: RecordingStore = state["recordings"]
     settings: Settings = state["settings"]
+    if int(request.headers.get("content-length", "0")) > settings.recording_bytes_max:
+        raise _too_large(settings)  # before any of it is read
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -36,8 +37,8 @@ async def upload(
     return Response({"recording_id": recording_id, "bytes": len(body)}, status_code=201)
 
 
-def _too_large(settings: Settings) -> RejectedError:
-    return RejectedError(
-        RejectCode.INVALID_INPUT,
-        f"a recording has at most {settings.recording_bytes_max} bytes (TRACEWIRE_RECORDING_BYTES_MAX)",
+def _too_large(settings: Settings) -> HTTPException:
+    return HTTPException(
+        status_code=413,
+        detail=f"a recording has at most {settings.recording_bytes_max} bytes (TRACEWIRE_RECORDING_BYTES_MAX)",
     )

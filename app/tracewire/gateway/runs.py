@@ -1,26 +1,28 @@
 """Runs over HTTP: start, list, read, cancel; and the agents that can be asked. A run belongs to its user."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import uuid_utils
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.datastructures import State
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+from litestar.params import FromPath
 from msgspec import Struct
 
 from tracewire.engine.agent import AgentRegistry
 from tracewire.errors import RejectedError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.events import decode_envelope
-from tracewire.gateway.auth import Authenticator
+from tracewire.gateway.auth import Authenticator, Principal
+from tracewire.gateway.event_stream import stream_events, wants_stream
 from tracewire.gateway.frames import encode_frame
 from tracewire.gateway.protocol import find_token
-from tracewire.gateway.sockets import announce
+from tracewire.gateway.reading import SEQ_MAX, read_body, read_integer
+from tracewire.gateway.socket_runs import announce
 from tracewire.runs.run import state_of
 from tracewire.runs.service import RunService, StartRun
 from tracewire_telemetry.stamps import LedgerReport, decode_stamps, report_of, report_without_stamps, stamps_of
-from tracewire_telemetry.vocabulary import EventType, RejectCode
+from tracewire_telemetry.vocabulary import EventType, Outcome, RejectCode
 
 PAGE_RUNS_MAX = 100
 PAGE_EVENTS_MAX = 1_000
@@ -33,6 +35,14 @@ class RunRequest(Struct, frozen=True):
     agent: str | None = None
     thread_id: str | None = None
     traceparent: str | None = None
+
+
+class RunStarted(Struct, frozen=True):
+    """The run that a `POST /runs` started, or had started before."""
+
+    run_id: str
+    request_id: str
+    thread_id: str
 
 
 class RunView(Struct, frozen=True):
@@ -84,13 +94,18 @@ class HttpRuns:
         self.log = log
         self.agents = agents
 
-    def user_of(self, request: Request[Any, Any, Any]) -> str:
-        """The user who signed this request.
+    async def user_of(self, request: Request[Any, Any, Any]) -> str:
+        """The user who signed this request; raises as `principal_of`."""
+        return (await self.principal_of(request)).user_id
+
+    async def principal_of(self, request: Request[Any, Any, Any]) -> Principal:
+        """Who signed this request, and until when.
 
         Raises:
             AuthenticationError: there is no valid token.
+            KeysUnavailableError: whether it is valid cannot be told now.
         """
-        return self.authenticator.verify(find_token(request.headers.get("authorization"), ())).user_id
+        return await self.authenticator.authenticate(find_token(request.headers.get("authorization"), ()))
 
     def view(self, run: RunSummary) -> RunView:
         """A run as its user sees it."""
@@ -152,41 +167,35 @@ class RunsController(Controller):
 
     path = "/runs"
 
-    @post()
-    async def start(
-        self,
-        request: Request[Any, Any, Any],
-        state: State,
-        data: JSONBody[RunRequest],
-        idempotency_key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
-    ) -> Response[Any]:
+    @post(status_code=202)
+    async def start(self, request: Request[Any, Any, Any], state: State) -> Response[Any]:
         """Start a run, or find the one that the same `Idempotency-Key` started. Its events go to the user's sockets."""
         http = shared(state)
-        user_id = http.user_of(request)
-        start = StartRun(
-            idempotency_key or str(uuid_utils.uuid7()), data.input, data.agent, data.thread_id, data.traceparent
+        user_id = await http.user_of(request)
+        asked = await read_body(request, RunRequest)
+        request_id = request.headers.get("idempotency-key") or str(uuid_utils.uuid7())
+        accepted = await http.runs.accept(
+            user_id, StartRun(request_id, asked.input, asked.agent, asked.thread_id, asked.traceparent)
         )
-        accepted = await http.runs.accept(user_id, start)
         announcement = announce(accepted)
         if accepted.created:
             frame = encode_frame(announcement)
             http.runs.start(accepted, lambda follower: follower.send(frame))
-        run_id = accepted.context.run_id
-        body = {"run_id": run_id, "request_id": start.request_id, "thread_id": accepted.context.thread_id}
-        return Response(body, status_code=202 if accepted.created else 200, headers={"Location": f"/runs/{run_id}"})
+        context = accepted.context
+        return Response(
+            RunStarted(context.run_id, context.request_id, context.thread_id),
+            status_code=202 if accepted.created else 200,
+            headers={"Location": f"/runs/{context.run_id}"},
+        )
 
     @get()
-    async def page(
-        self,
-        request: Request[Any, Any, Any],
-        state: State,
-        limit: FromQuery[int] = 20,
-        before: FromQuery[str | None] = None,
-    ) -> RunPage:
+    async def page(self, request: Request[Any, Any, Any], state: State) -> RunPage:
         """The user's runs, newest first."""
         http = shared(state)
-        limit = max(1, min(limit, PAGE_RUNS_MAX))
-        found = await http.log.runs(http.user_of(request), limit=limit + 1, before_run_id=before)
+        user_id = await http.user_of(request)
+        limit = read_integer(request, "limit", 20, low=1, high=PAGE_RUNS_MAX)
+        before = request.query_params.get("before") or None
+        found = await http.log.runs(user_id, limit=limit + 1, before_run_id=before)
         following = found[limit - 1].run_id if len(found) > limit else None
         return RunPage([http.view(run) for run in found[:limit]], following)
 
@@ -194,41 +203,52 @@ class RunsController(Controller):
     async def one(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> RunView:
         """One run."""
         http = shared(state)
-        return http.view(await http.runs.find(http.user_of(request), run_id))
+        return http.view(await http.runs.find(await http.user_of(request), run_id))
 
     @get("/{run_id:str}/events")
-    async def events(
-        self,
-        request: Request[Any, Any, Any],
-        state: State,
-        run_id: FromPath[str],
-        after: FromQuery[int] = 0,
-        limit: FromQuery[int] = PAGE_EVENTS_MAX,
-    ) -> EventPage:
-        """The run's events after a seq, from the log."""
+    async def events(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> Response[Any]:
+        """The run's events after a seq: a page of JSON from the log, or, where the client accepts it, a stream that
+        goes on until the run has ended.
+        """
         http = shared(state)
-        run = await http.runs.find(http.user_of(request), run_id)
-        stored = await http.log.replay(run_id, max(0, after), limit=max(1, min(limit, PAGE_EVENTS_MAX)))
-        return EventPage(run_id, run.last_seq, [msgspec.Raw(event.body) for event in stored])
+        principal = await http.principal_of(request)
+        run = await http.runs.find(principal.user_id, run_id)
+        after = read_integer(request, "after", 0, low=0, high=SEQ_MAX)
+        if wants_stream(request):
+            return stream_events(state["gateway"], request, principal, run, after)
+        limit = read_integer(request, "limit", PAGE_EVENTS_MAX, low=1, high=PAGE_EVENTS_MAX)
+        stored = await http.log.replay(run_id, after, limit=limit)
+        page = EventPage(run_id, run.last_seq, [msgspec.Raw(event.body) for event in stored])
+        return Response(page, headers={"Vary": "Accept"})
 
     @get("/{run_id:str}/ledger")
     async def ledger(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> LedgerReport:
         """What each event of the run has crossed, and when."""
         http = shared(state)
-        return await http.ledger(run_id, http.user_of(request))
+        return await http.ledger(run_id, await http.user_of(request))
 
     @delete("/{run_id:str}", status_code=202)
-    async def cancel(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> None:
-        """Cancel the run; its terminal event says when it has ended."""
+    async def cancel(self, request: Request[Any, Any, Any], state: State, run_id: FromPath[str]) -> Response[RunView]:
+        """Cancel the run; its terminal event says when it has ended. Cancelling a cancelled run changes nothing."""
         http = shared(state)
-        await http.runs.cancel(http.user_of(request), run_id)
+        user_id = await http.user_of(request)
+        try:
+            await http.runs.cancel(user_id, run_id)
+        except RejectedError as error:
+            if error.reject_code is not RejectCode.RUN_ENDED:
+                raise
+            run = await http.runs.find(user_id, run_id)
+            if run.outcome is not Outcome.CANCELLED:
+                raise
+            return Response(http.view(run), status_code=200)
+        return Response(http.view(await http.runs.find(user_id, run_id)), status_code=202)
 
 
 @get("/agents")
 async def agents(request: Request[Any, Any, Any], state: State) -> list[AgentView]:
     """The agents that can be asked, the default first."""
     http = shared(state)
-    http.user_of(request)
+    await http.user_of(request)
     default = http.agents.names[0]
     return [
         AgentView(

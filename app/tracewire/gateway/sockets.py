@@ -16,13 +16,13 @@ from msgspec import UNSET
 
 from tracewire.delivery.connections import Connection, Connections
 from tracewire.delivery.outbox import Outbox
-from tracewire.delivery.replay import catch_up
-from tracewire.errors import EventLogError, LogUnavailableError, RejectedError
+from tracewire.errors import LogUnavailableError, RejectedError
 from tracewire.eventlog import EventLog
 from tracewire.events import EVENT_BYTES_MAX
-from tracewire.gateway import frames
+from tracewire.gateway import frames, tickets
 from tracewire.gateway.auth import AuthenticationError, Authenticator, Principal
-from tracewire.gateway.frames import BadFrameError, ClientFrame, ServerFrame, decode_frame, encode_frame
+from tracewire.gateway.frames import CLIENT_FRAMES, BadFrameError, ClientFrame, ServerFrame, decode_frame, encode_frame
+from tracewire.gateway.keys import KeysUnavailableError
 from tracewire.gateway.protocol import (
     SUBPROTOCOL_LINES,
     BadFrames,
@@ -31,13 +31,15 @@ from tracewire.gateway.protocol import (
     find_token,
     origin_allowed,
 )
+from tracewire.gateway.rates import FrameRate, frame_allowances
+from tracewire.gateway.session import Session
+from tracewire.gateway.socket_runs import SocketRuns
 from tracewire.gateway.transport import EXTENSION, SocketTransport
 from tracewire.readiness import Readiness
-from tracewire.runs.run import state_of
-from tracewire.runs.service import AcceptedRun, RunService, StartRun
+from tracewire.runs.service import RunService
 from tracewire.settings import Settings
 from tracewire_telemetry.sdk import Telemetry
-from tracewire_telemetry.vocabulary import CloseCode, RejectCode, ResumeOutcome
+from tracewire_telemetry.vocabulary import CloseCode, RejectCode
 
 _log = structlog.get_logger("tracewire.gateway")
 
@@ -65,11 +67,14 @@ class SocketGateway:
         self.readiness = readiness
         self.telemetry = telemetry
         self.metrics = telemetry.metrics
-        self.sessions: set[SocketSession] = set()
+        self.sessions: set[Session] = set()
+        self.tickets = tickets.Tickets(seconds=settings.ticket_seconds, per_user_max=settings.tickets_per_user_max)
+        self.frame_allowances = frame_allowances(settings.frames_per_second_max)
+        self.awaiting_token = 0
 
     async def serve(self, socket: WebSocket[Any, Any, Any]) -> None:
         """Serve one handshake, and the socket that comes of it, to its end. It lets no exception out."""
-        if not self.readiness.ready or len(self.sessions) >= self.settings.sockets_max:
+        if not self.readiness.ready:
             await self._refuse(socket)
             return
         session = SocketSession(self, socket)
@@ -86,11 +91,10 @@ class SocketGateway:
             self.sessions.discard(session)
 
     async def _refuse(self, socket: WebSocket[Any, Any, Any]) -> None:
-        reasons = self.readiness.reasons or {
-            "sockets": f"{self.settings.sockets_max} sockets are open, the most it takes"
-        }
+        reasons = self.readiness.reasons
         code = RejectCode.DRAINING if self.readiness.draining else RejectCode.NOT_READY
         self.metrics.rejected(code)
+        _log.info("handshake_refused", code=code.value, why=reasons)
         body = f"not ready: {'; '.join(reasons.values())}\n".encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"2")]
         await socket.receive()
@@ -115,9 +119,9 @@ class SocketSession:
         self._started_unix_ns = time.time_ns()
         self._subprotocol = choose_subprotocol(socket.scope["subprotocols"])
         self._bad_frames = BadFrames(gateway.settings.bad_frames_per_minute_max)
+        self._frame_rate = FrameRate(gateway.frame_allowances, gateway.settings.frames_per_second_max)
         self._pings = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._handshake_span: Any = None
+        self._runs: SocketRuns | None = None
 
     # The way in.
 
@@ -130,34 +134,65 @@ class SocketSession:
             _log.info("origin_refused", connection_id=self.id, origin=origin)
             self.close(CloseCode.ORIGIN_REFUSED)
             return
+        if len(self._gateway.sessions) > settings.sockets_max:
+            self._unavailable(f"{settings.sockets_max} sockets are open, the most it takes")
+            return
         token = find_token(headers.get("authorization"), self._socket.scope["subprotocols"])
         if token is not None:
-            self._sign_in(token)
-        try:
-            async with asyncio.timeout(settings.authenticate_seconds):
-                while self.principal is None and self.state is ConnectionState.CONNECTING:
-                    if not await self._receive():
-                        return
-        except TimeoutError:
-            self.close(CloseCode.UNAUTHENTICATED)
+            await self._sign_in(token, by_handshake=True)
+        elif self._gateway.awaiting_token >= settings.sockets_unauthenticated_max:
+            self._unavailable(f"{settings.sockets_unauthenticated_max} sockets are yet to sign in, the most it takes")
+        else:
+            await self._await_token()
         if self.principal is not None and self.state is ConnectionState.AUTHENTICATED:
             await self._become_ready(self.principal)
         while await self._receive():
             pass
 
-    def _sign_in(self, token: str) -> None:
+    async def _await_token(self) -> None:
+        self._gateway.awaiting_token += 1
         try:
-            self.principal = self._gateway.authenticator.verify(token)
+            async with asyncio.timeout(self._gateway.settings.authenticate_seconds):
+                while self.principal is None and self.state is ConnectionState.CONNECTING:
+                    if not await self._receive():
+                        return
+        except TimeoutError:
+            self._refuse_token("no token came in time", CloseCode.UNAUTHENTICATED)
+        finally:
+            self._gateway.awaiting_token -= 1
+
+    async def _sign_in(self, token: str, *, by_handshake: bool = False) -> None:
+        gateway = self._gateway
+        try:
+            if by_handshake and token.startswith(tickets.PREFIX):
+                principal = gateway.tickets.redeem(token)
+                gateway.authenticator.check(principal, time.time())
+            else:
+                principal = await gateway.authenticator.authenticate(token)
         except AuthenticationError as error:
-            _log.info("sign_in_refused", connection_id=self.id, why=str(error))
-            self._gateway.metrics.rejected(RejectCode.UNAUTHENTICATED)
-            self.close(error.close_code)
+            self._refuse_token(str(error), error.close_code)
             return
-        if len(self._gateway.connections.of(self.principal.user_id)) >= self._gateway.settings.sockets_per_user_max:
-            _log.info("too_many_sockets", connection_id=self.id, user_id=self.principal.user_id)
+        except KeysUnavailableError as error:
+            self._unavailable(str(error))
+            return
+        self.principal = principal
+        if len(gateway.connections.of(principal.user_id)) >= gateway.settings.sockets_per_user_max:
+            _log.info("too_many_sockets", connection_id=self.id, user_id=principal.user_id)
             self.close(CloseCode.TOO_MANY_SOCKETS)
             return
         self.state = ConnectionState.AUTHENTICATED
+
+    def _refuse_token(self, why: str, code: CloseCode) -> None:
+        _log.info("sign_in_refused", connection_id=self.id, why=why)
+        self._gateway.metrics.rejected(RejectCode.UNAUTHENTICATED)
+        self.close(code)
+
+    def _unavailable(self, why: str) -> None:
+        """Turn a socket away that is to come back."""
+        _log.info("socket_refused", connection_id=self.id, why=why)
+        self._gateway.metrics.rejected(RejectCode.NOT_READY)
+        self._send(frames.Unavailable(RejectCode.NOT_READY.value))
+        self.close(CloseCode.UNAVAILABLE)
 
     async def _become_ready(self, principal: Principal) -> None:
         gateway, settings = self._gateway, self._gateway.settings
@@ -173,8 +208,18 @@ class SocketSession:
         # Attached before the runs are listed: a run that is accepted meanwhile is followed, not lost between the two.
         gateway.connections.attach(connection)
         listed = await gateway.log.unfinished(principal.user_id, limit=settings.ready_runs_max + 1)
-        runs = [run for run in listed if run.run_id not in connection.follows]
-        self._handshake_span = gateway.telemetry.handshake(principal.user_id, self.id, self._started_unix_ns)
+        if connection.closed:
+            return  # revoked, expired or drained meanwhile
+        unfollowed = [run for run in listed if run.run_id not in connection.follows]
+        runs = self._runs = SocketRuns(
+            connection,
+            gateway.runs,
+            gateway.log,
+            gateway.metrics,
+            gateway.telemetry.handshake(principal.user_id, self.id, self._started_unix_ns),
+            reject=lambda run_id, error: self._reject("resume", error, run_id=run_id),
+            close=self.close,
+        )
         self.state = ConnectionState.READY
         connection.open(
             encode_frame(
@@ -189,26 +234,12 @@ class SocketSession:
                         "sockets_per_user": settings.sockets_per_user_max,
                     },
                     gateway.agents,
-                    [
-                        frames.RunListing(
-                            run.run_id,
-                            run.request_id,
-                            run.agent,
-                            state_of(run, awaiting_input=self._awaits_input(run.run_id)).value,
-                            run.last_seq,
-                            run.acked_seq,
-                        )
-                        for run in runs[: settings.ready_runs_max]
-                    ],
+                    [runs.listing(run) for run in unfollowed[: settings.ready_runs_max]],
                     len(listed) > settings.ready_runs_max,
                 )
             )
         )
         _log.info("socket_ready", connection_id=self.id, user_id=principal.user_id)
-
-    def _awaits_input(self, run_id: str) -> bool:
-        run = self.connection and self._gateway.runs.open_run(self.connection.user_id, run_id)
-        return bool(run and run.awaiting_input)
 
     # Frames.
 
@@ -216,7 +247,10 @@ class SocketSession:
         """Read and handle one frame; whether there can be another."""
         message: Any = await self._socket.receive()
         if message["type"] != "websocket.receive":
+            self._note_violation()
             return False
+        if self.state is ConnectionState.CLOSED:
+            return True  # what came after our close is read, and counts for nothing
         text = message.get("text")
         try:
             if text is None:
@@ -231,126 +265,73 @@ class SocketSession:
         request_id = getattr(frame, "request_id", None)
         run_id = getattr(frame, "run_id", None)
         try:
+            await self._await_turn(frame)
             await self._handle(frame)
         except RejectedError as error:
             self._reject(str(kind), error, request_id=request_id, run_id=run_id)
+            if self._frame_rate.flooding:
+                self.close(CloseCode.PROTOCOL)
         except LogUnavailableError as error:
             refusal = RejectedError(RejectCode.LOG_UNAVAILABLE, str(error), retry_after_seconds=5)
             self._reject(str(kind), refusal, request_id=request_id, run_id=run_id)
         return True
 
+    async def _await_turn(self, frame: ClientFrame) -> None:
+        while wait := self._frame_rate.admit(frame, self.connection, time.monotonic_ns()):
+            await asyncio.sleep(wait)
+            if self.state is ConnectionState.CLOSED:
+                return
+
     async def _handle(self, frame: ClientFrame) -> None:
         if isinstance(frame, frames.Authenticate):
-            self._authenticate(frame)
+            await self._authenticate(frame)
             return
-        connection = self.connection
-        if connection is None or self.state is not ConnectionState.READY:
+        connection, socket_runs = self.connection, self._runs
+        # A draining socket still takes acks, answers and cancels; that it starts nothing new, `RunService` sees to.
+        ready = self.state in (ConnectionState.READY, ConnectionState.DRAINING)
+        if connection is None or socket_runs is None or not ready:
             raise RejectedError(RejectCode.NOT_READY, "wait for `ready` before any frame but `authenticate`")
         runs, user_id = self._gateway.runs, connection.user_id
         match frame:
             case frames.Ack():
-                await self._ack(connection, frame)
+                await socket_runs.ack(frame)
             case frames.StartRunFrame():
-                await self._start_run(connection, frame)
+                await socket_runs.start(frame)
             case frames.CancelRun():
                 await runs.cancel(user_id, frame.run_id)
             case frames.ProvideInput():
                 await runs.provide_input(user_id, frame.run_id, frame.input_id, frame.value)
             case frames.Resume():
                 for run_id, last_seq in frame.runs.items():
-                    await self._resume(connection, run_id, last_seq)
+                    await socket_runs.resume(run_id, last_seq)
             case frames.Pong():
                 pass  # that it came at all is the sign of life
             case _:
                 assert_never(frame)
 
-    def _authenticate(self, frame: frames.Authenticate) -> None:
+    def _note_violation(self) -> None:
+        """Count a close that the layer below has sent: an oversize frame, bad UTF-8, a broken frame."""
+        code = self.transport.violation
+        if code is not None and self.state is not ConnectionState.CLOSED:
+            _log.info("socket_violated_protocol", connection_id=self.id, code=code.value, why=code.reason)
+            self._gateway.metrics.closed(code)
+
+    async def _authenticate(self, frame: frames.Authenticate) -> None:
         if self.principal is None:
-            self._sign_in(frame.token)
+            await self._sign_in(frame.token)
             return
         try:
-            renewed = self._gateway.authenticator.verify(frame.token)
+            renewed = await self._gateway.authenticator.authenticate(frame.token)
         except AuthenticationError as error:
             raise RejectedError(RejectCode.UNAUTHENTICATED, str(error)) from None
+        except KeysUnavailableError as error:
+            raise RejectedError(
+                RejectCode.NOT_READY, str(error), retry_after_seconds=error.retry_after_seconds
+            ) from None
         if renewed.user_id != self.principal.user_id:
             raise RejectedError(RejectCode.FORBIDDEN, "the token is another user's; open a socket of its own for it")
         self.principal = renewed
         self._send(frames.Authenticated(renewed.expires_at))
-
-    async def _start_run(self, connection: Connection, frame: frames.StartRunFrame) -> None:
-        request = StartRun(frame.request_id, frame.input, frame.agent, frame.thread_id, frame.traceparent)
-        accepted = await self._gateway.runs.accept(connection.user_id, request, handshake=self._handshake_span)
-        announcement = encode_frame(announce(accepted))
-        if accepted.created:
-            self._gateway.runs.start(accepted, lambda follower: follower.send(announcement))
-            return
-        connection.send(announcement)
-        if accepted.context.run_id not in connection.follows:
-            self._follow_from(connection, accepted.context.run_id, 1)
-
-    async def _ack(self, connection: Connection, frame: frames.Ack) -> None:
-        followed = connection.follows.get(frame.run_id)
-        run = followed.run if followed is not None else None
-        if run is None or run.ledger.settled_ns:
-            summary = await self._gateway.runs.find(connection.user_id, frame.run_id)
-            last_seq = summary.last_seq
-            run = self._gateway.runs.open_run(connection.user_id, frame.run_id)
-        else:
-            last_seq = run.ledger.committed_count
-        if frame.seq > last_seq:
-            raise RejectedError(RejectCode.ACK_AHEAD, f"run {frame.run_id} has {last_seq} events; ack at most that")
-        connection.has_acked = True
-        if frame.count is not None and frame.count != frame.seq:
-            _log.warning(
-                "ack_count_differs", user_id=connection.user_id, run_id=frame.run_id, seq=frame.seq, count=frame.count
-            )
-        if frame.seq:
-            self._gateway.log.ack(frame.run_id, frame.seq)
-        if run is not None:
-            run.acknowledged(followed.socket if followed is not None else 0, frame.seq)
-
-    async def _resume(self, connection: Connection, run_id: str, last_seq: int) -> None:
-        try:
-            run = await self._gateway.runs.find(connection.user_id, run_id)
-        except RejectedError:
-            self._gateway.metrics.resumed(ResumeOutcome.UNKNOWN_RUN)
-            self._send(frames.Resumed(run_id, False, None, 0, 0, reason=ResumeOutcome.UNKNOWN_RUN.value))
-            return
-        if last_seq > run.last_seq:
-            self._reject(
-                "resume",
-                RejectedError(
-                    RejectCode.ACK_AHEAD, f"run {run_id} has {run.last_seq} events; resume after at most that"
-                ),
-                run_id=run_id,
-            )
-            return
-        connection.has_acked = True
-        self._gateway.metrics.resumed(ResumeOutcome.RECOVERED)
-        state = state_of(run, awaiting_input=self._awaits_input(run_id))
-        self._send(frames.Resumed(run_id, True, state.value, last_seq + 1, run.last_seq))
-        socket = self._follow_from(connection, run_id, last_seq + 1)
-        if last_seq:
-            self._gateway.log.ack(run_id, last_seq)
-            open_run = self._gateway.runs.open_run(connection.user_id, run_id)
-            if open_run is not None:
-                open_run.acknowledged(socket, last_seq)
-
-    def _follow_from(self, connection: Connection, run_id: str, seq: int) -> int:
-        run = self._gateway.runs.open_run(connection.user_id, run_id)
-        followed = connection.follow(run_id, run, next_seq=seq, live=False)
-        task = asyncio.create_task(self._catch_up(connection, run_id, followed))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return followed.socket
-
-    async def _catch_up(self, connection: Connection, run_id: str, followed: Any) -> None:
-        try:
-            await catch_up(connection, self._gateway.log, run_id, followed)
-        except EventLogError as error:
-            _log.error("replay_failed", user_id=connection.user_id, run_id=run_id, error=str(error))
-            self._send(frames.Unavailable(RejectCode.LOG_UNAVAILABLE.value))
-            self.close(CloseCode.UNAVAILABLE)
 
     # The way out.
 
@@ -380,8 +361,8 @@ class SocketSession:
     def gone(self) -> None:
         """The socket is no more: nothing is followed, nothing is read back."""
         self.state = ConnectionState.CLOSED
-        for task in self._tasks:
-            task.cancel()
+        if self._runs is not None:
+            self._runs.stop()
         if self.connection is not None:
             self._gateway.connections.detach(self.connection)
             _log.info("socket_gone", connection_id=self.id, user_id=self.connection.user_id)
@@ -390,7 +371,9 @@ class SocketSession:
         self, frame: str | None, error: RejectedError, *, request_id: str | None = None, run_id: str | None = None
     ) -> None:
         self._gateway.metrics.rejected(error.reject_code)
-        _log.info("frame_rejected", connection_id=self.id, frame=frame and frame[:64], code=error.code)
+        _log.info(
+            "frame_rejected", connection_id=self.id, frame=frame if frame in CLIENT_FRAMES else None, code=error.code
+        )
         self._send(
             frames.Rejected(
                 frame and frame[:128],
@@ -408,9 +391,3 @@ class SocketSession:
             self.connection.send(body)
         else:
             self.transport.write_text(body)
-
-
-def announce(accepted: AcceptedRun) -> frames.RunAccepted:
-    """The `run_accepted` of a run."""
-    context = accepted.context
-    return frames.RunAccepted(context.request_id, context.run_id, context.thread_id)

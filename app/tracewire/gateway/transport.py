@@ -12,6 +12,7 @@ from asyncio.transports import BaseTransport
 from collections.abc import Callable
 from typing import Any, Final
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.http11 import Request
@@ -20,11 +21,16 @@ from tracewire_telemetry.vocabulary import CloseCode
 
 EXTENSION: Final = "tracewire.socket"
 """Where the ASGI scope's extensions hold the connection's `SocketProtocol`."""
+HTTP_EXTENSION: Final = "tracewire.transport"
+"""Where those of a request hold its connection's transport."""
 TCP_USER_TIMEOUT_MS: Final = 5_000
 """A peer that acknowledges nothing on TCP for so long is gone: measured 4.9 s against never with data queued."""
 NOT_SENT_LOW_WATER_BYTES: Final = 64 * 1024
 """A client that reads nothing then swallows 256 KB of kernel memory instead of 4 MB."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
+_VIOLATIONS: Final = {
+    code.value: code for code in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG)
+}
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -35,18 +41,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSE_TIMEOUT_SECONDS
         self.last_life_ns = time.monotonic_ns()
         self.on_writable: Callable[[], None] | None = None
+        self.violation: CloseCode | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """A connection was upgraded."""
         super().connection_made(transport)
-        raw: socket.socket | None = transport.get_extra_info("socket")
-        if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        for name, value in (("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_MS), ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER_BYTES)):
-            option = getattr(socket, name, None)
-            if option is not None:
-                with contextlib.suppress(OSError):  # a platform that knows the option and does not take it
-                    raw.setsockopt(socket.IPPROTO_TCP, option, value)
+        limit_kernel_buffers(transport)
 
     def handle_connect(self, event: Request) -> None:
         """The handshake was read: the application starts at the loop's next turn."""
@@ -60,11 +60,53 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.last_life_ns = time.monotonic_ns()
         super().data_received(data)
 
+    def handle_parser_exception(self) -> None:
+        """The peer broke the protocol, and a close with the reason is ready.
+
+        uvicorn closes the connection at once. What the peer is still sending would then be answered with a reset, which
+        takes the close from under its eyes; so it is read, and thrown away, until the peer has closed too.
+        """
+        if self.close_sent:
+            return
+        sent = self.conn.close_sent
+        if sent is None:  # the handshake itself: there is nothing to close
+            self.transport.close()
+            return
+        self.violation = _VIOLATIONS.get(sent.code, CloseCode.PROTOCOL_ERROR)
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
+
     def resume_writing(self) -> None:
         """The write buffer has drained."""
         super().resume_writing()
         if self.on_writable is not None:
             self.on_writable()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP connection. It hands its transport to the application in the scope's extensions."""
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        extensions: dict[str, Any] = {HTTP_EXTENSION: self.transport}
+        self.scope["extensions"] = extensions
+
+
+def limit_kernel_buffers(transport: BaseTransport) -> None:
+    """Have the kernel hold little of what a slow peer has not taken, and let go of a peer that is gone."""
+    raw: socket.socket | None = transport.get_extra_info("socket")
+    if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    for name, value in (("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_MS), ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER_BYTES)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):  # a platform that knows the option and does not take it
+                raw.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class SocketTransport:
@@ -84,6 +126,11 @@ class SocketTransport:
     def last_life_ns(self) -> int:
         """When the peer last gave a sign of life, monotonic nanoseconds."""
         return self._protocol.last_life_ns
+
+    @property
+    def violation(self) -> CloseCode | None:
+        """The code with which the peer was closed for breaking the protocol."""
+        return self._protocol.violation
 
     def notify(self, on_writable: Callable[[], None]) -> None:
         """Call this whenever the write buffer has drained."""

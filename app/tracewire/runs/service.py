@@ -3,21 +3,26 @@
 Enters: requests of a signed-in user, from the gateway. Leaves: accepted runs, on their way. Next: `ExecutionEngine`.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import uuid_utils
 from msgspec import Struct
 
+from tracewire.allowances import UserAllowances
 from tracewire.delivery.connections import Connection, Connections
 from tracewire.engine.agent import AgentRegistry, AgentSpec
 from tracewire.engine.context import UserExecutionContext
 from tracewire.engine.execution_engine import ExecutionEngine
-from tracewire.errors import LogUnavailableError, RejectedError, RequestIdReusedError
+from tracewire.engine.user_execution_engine import RunResult
+from tracewire.errors import LogUnavailableError, RejectedError, RequestIdReusedError, TracewireError
 from tracewire.eventlog import Accepted, EventLog, RunRecord, RunSummary, Turn
 from tracewire.readiness import Readiness
+from tracewire.runs.recovery import close_crashed_run
 from tracewire.settings import Settings
 from tracewire_telemetry.chain import TraceContext, is_sampled, new_trace_ids, parse_traceparent
 from tracewire_telemetry.ledger import RunIdentity
@@ -69,6 +74,9 @@ class RunService:
         self._connections = connections
         self._watch = watch
         self._readiness = readiness
+        per_minute = settings.run_starts_per_minute_max
+        self._starts = UserAllowances(per_minute / 60, per_minute)
+        self._closing: set[asyncio.Task[None]] = set()
 
     # Starting.
 
@@ -82,7 +90,7 @@ class RunService:
         """
         spec = self._checked(user_id, request)
         try:
-            self._engine.admit(user_id)
+            self._admit(user_id)
         except RejectedError:
             earlier = await self._earlier(user_id, request, spec)
             if earlier is None:
@@ -101,6 +109,18 @@ class RunService:
         finally:
             if not created:
                 self._engine.release(user_id)
+                self._starts.give_back(user_id)
+
+    def _admit(self, user_id: str) -> None:
+        self._engine.admit(user_id)
+        wait = self._starts.take(user_id, time.monotonic_ns())
+        if wait:
+            self._engine.release(user_id)
+            raise RejectedError(
+                RejectCode.RATE_LIMITED,
+                f"you start more than {self._settings.run_starts_per_minute_max} runs a minute; wait before the next",
+                retry_after_seconds=wait,
+            )
 
     def start(self, accepted: AcceptedRun, announce: Callable[[Connection], None]) -> None:
         """Let every ready socket of the user follow the accepted run, announce it there, and run its agent."""
@@ -110,7 +130,26 @@ class RunService:
                 continue
             connection.follow(run_id, accepted.run)
             announce(connection)
-        self._engine.start(accepted.context, accepted.spec, accepted.record.input, accepted.history)
+        task = self._engine.start(accepted.context, accepted.spec, accepted.record.input, accepted.history)
+        task.add_done_callback(partial(self._look_after, accepted))
+
+    def _look_after(self, accepted: AcceptedRun, task: "asyncio.Task[RunResult]") -> None:
+        """A run whose task crashed has no terminal event from its stations: it gets one past them."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        context = accepted.context
+        closing = asyncio.get_running_loop().create_task(
+            close_crashed_run(
+                self._log,
+                self._connections,
+                context.user_id,
+                context.run_id,
+                accepted.run,
+                f"internal error: {error}" if isinstance(error, TracewireError) else "internal error",
+            )
+        )
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _checked(self, user_id: str, request: StartRun) -> AgentSpec:
         if self._readiness.draining:

@@ -54,19 +54,25 @@ class Context(Protocol):
     """What the analyst asks of the context that the engine gives an agent."""
 
     @property
-    def user_id(self) -> str: ...
+    def user_id(self) -> str:
+        """Whose run it is."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """Which run it is."""
 
     @property
-    def input(self) -> Any: ...
+    def input(self) -> Any:
+        """What the user asked."""
 
-    def thinking(self, text: str, /) -> Awaitable[object]: ...
+    def thinking(self, text: str, /) -> Awaitable[object]:
+        """Show a thought."""
 
-    def delta(self, text: str, /) -> Awaitable[object]: ...
+    def delta(self, text: str, /) -> Awaitable[object]:
+        """Stream a piece of the answer."""
 
-    def tool(self, name: str, arguments: dict[str, Any], /) -> AbstractAsyncContextManager[ToolCall]: ...
+    def tool(self, name: str, arguments: dict[str, Any], /) -> AbstractAsyncContextManager[ToolCall]:
+        """Show a tool call, from entering to leaving it."""
 
 
 def build_analyst(log: EventLog, recordings: RecordingStore) -> Callable[[Context], Awaitable[str]]:

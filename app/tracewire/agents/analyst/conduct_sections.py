@@ -13,7 +13,7 @@ from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType
 
 
 def tools(findings: Findings) -> Section:
-    """The tool calls, and those that have one half only."""
+    """The tool calls: those that have one half only, and those that failed."""
     calls = sum(one.conduct.counts.get(EventType.TOOL_EXECUTING, 0) for one in findings.runs)
     items: list[str] = []
     for one in findings.runs:
@@ -27,6 +27,8 @@ def tools(findings: Findings) -> Section:
             for frame in one.conduct.never_opened
         )
     unpaired = len(items)
+    failed = [line for one in findings.runs for line in _failed(findings, one)]
+    items += failed
     names = Counter(
         frame.tool_name or "?"
         for one in findings.runs
@@ -36,10 +38,27 @@ def tools(findings: Findings) -> Section:
     if names:
         items.append("Called: " + ", ".join(f"{code(name)} {count}×" for name, count in names.most_common(8)) + ".")
     made = f"{number_of(calls, 'tool call')} started"
+    failures = f" {number_of(len(failed), 'tool call')} failed." if failed else ""
     if unpaired:
         lacking = f"{number_of(unpaired, 'tool event')} {'lacks' if unpaired == 1 else 'lack'} the other half"
-        return Section(f"{made}, and {lacking}.", tuple(items), unpaired)
-    return Section(f"{made}, each with its end." if calls else "No tool was called.", tuple(items))
+        return Section(f"{made}, and {lacking}.{failures}", tuple(items), unpaired + len(failed))
+    ended = f"{made}, each with its end.{failures}" if calls else f"No tool was called.{failures}"
+    return Section(ended, tuple(items), len(failed))
+
+
+def _failed(findings: Findings, one: RunFindings) -> list[str]:
+    """The calls that ended, and not well."""
+    names = {
+        frame.tool_call_id: frame.tool_name
+        for frame in one.run.events
+        if frame.event is EventType.TOOL_EXECUTING and frame.tool_call_id is not None
+    }
+    return [
+        f"**{one.run.label}**: {code(frame.tool_name or names.get(frame.tool_call_id or ''))} failed at "
+        f"{at(findings, frame)}: {code(frame.failure)}."
+        for frame in one.run.distinct
+        if frame.failure is not None
+    ]
 
 
 def _why_unpaired(one: RunFindings) -> str:

@@ -48,8 +48,9 @@ class Frame(Struct, frozen=True, gc=False):
 
     `name` is the type as it was written, `event` what it stands for, if it is an event of a run. `socket` counts from
     1, `line` is the line, message or seq that is cited, `part` the object within it where it holds several, else 0.
-    `time` is when it arrived, or else its own time, in seconds of the epoch. `announced` holds (run id, last seq) of
-    a control frame that names runs. `digest` is there where two equal ones can only be the same event.
+    `time` is when it arrived, or else its own time, in seconds of the epoch. `failure` is how a tool call failed, where
+    it did. `announced` holds (run id, last seq) of a control frame that names runs. `digest` is there where two equal
+    ones can only be the same event.
     """
 
     socket: int
@@ -66,6 +67,7 @@ class Frame(Struct, frozen=True, gc=False):
     user_id: str | None = None
     tool_call_id: str | None = None
     tool_name: str | None = None
+    failure: str | None = None
     request_id: str | None = None
     code: str | None = None
     truncated: tuple[str, ...] = ()

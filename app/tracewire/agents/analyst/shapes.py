@@ -25,6 +25,10 @@ CALL_FIELDS: Final = ("tool_call_id", "toolCallId", "call_id", "callId")
 TOOL_FIELDS: Final = ("tool_name", "toolName", "toolCallName", "tool", "name")
 CODE_FIELDS: Final = ("code", "error_code", "errorCode")
 
+FAILED_STATUSES: Final = frozenset({"error", "failed", "failure", "timeout", "timedout", "cancelled", "canceled"})
+"""What a tool's `status` says, folded, where the call did not succeed."""
+FAILURE_CHARACTERS_MAX: Final = 120
+
 _SEQ_FIELDS: Final = STRONG_SEQ_FIELDS + WEAK_SEQ_FIELDS
 _NUMBER_MAX: Final = 2**63
 
@@ -66,6 +70,7 @@ def frame_of(
         user_id=_text(_first(both, USER_FIELDS)),
         tool_call_id=_text(_first(both, CALL_FIELDS)) if is_tool else None,
         tool_name=_text(_first(both[::-1], TOOL_FIELDS)) if is_tool else None,
+        failure=_failure(both[::-1]) if event is EventType.TOOL_COMPLETED else None,
         request_id=_text(_first(both, ("request_id", "requestId"))) if event is None else None,
         code=_text(_first(both[::-1], CODE_FIELDS)) if event is EventType.AGENT_ERROR else None,
         truncated=_truncated(both),
@@ -115,6 +120,20 @@ def _event(name: str, both: Sequence[Mapping[str, Any]]) -> EventType | None:
         if isinstance(outcome, str) and folded(outcome) in ("cancelled", "canceled"):
             return EventType.AGENT_CANCELLED
     return event
+
+
+def _failure(both: Sequence[Mapping[str, Any]]) -> str | None:
+    """How the call failed: its status, and its error where it gives one; `None` where it did not fail."""
+    status = _first(both, ("status", "state", "outcome"))
+    failed = isinstance(status, str) and folded(status) in FAILED_STATUSES
+    error = _first(both, ("error", "error_message", "errorMessage"))
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("type") or "error"
+    said = error if isinstance(error, str) and error else None
+    if not failed and said is None and _first(both, ("is_error", "isError")) is not True:
+        return None
+    word = status if failed and isinstance(status, str) else "error"
+    return (f"{word}: {said}" if said else word)[:FAILURE_CHARACTERS_MAX]
 
 
 def _sequence(both: Sequence[Mapping[str, Any]]) -> tuple[str | None, int | None]:
