@@ -5,10 +5,11 @@ BIN := .venv/bin
 RUNTIME := .venv/installed-runtime
 STAMP := .venv/installed
 PYTEST_FLAGS ?=
+FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench lock types format clean
+.PHONY: help run demo test check bench fuzz lock types format clean
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
@@ -16,6 +17,7 @@ help:
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
+	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
 	@echo "make lock    pin the dependencies anew, with hashes"
 
@@ -54,6 +56,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
 
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from tracewire import timeline
-from tracewire.client import Client, ClientError, ClientRun, ConnectionFailedError
+from tracewire.client import Client, ClientError, ClientRun, ConnectionFailedError, RequestRejectedError
 from tracewire.events import ReceivedEnvelope
 from tracewire_telemetry.vocabulary import EventType
 
@@ -55,7 +55,9 @@ class Asking:
             asked: Any = question
             if recording is not None and body is not None:
                 asked = {"question": question, "recording_id": await _upload(http, recording, body)}
-            async with Client(self._url, self._token, attempts_max=ATTEMPTS_MAX, on_lost=_say_lost) as client:
+            async with Client(
+                self._url, self._token, attempts_max=ATTEMPTS_MAX, on_lost=_say_lost, on_rejected=_say_rejected
+            ) as client:
                 run = await client.start_run(asked, agent=self._agent)
                 if not self._as_json:
                     click.echo(f"{client.user_id} asks {self._agent or client.ready['agents'][0]}: {question}")
@@ -108,6 +110,10 @@ class Asking:
 
 def _say_lost(failure: ConnectionFailedError) -> None:
     click.echo(f"connection lost, reconnecting ({failure})", err=True)
+
+
+def _say_rejected(refusal: RequestRejectedError) -> None:
+    click.echo(f"refused ({refusal.code}): {refusal}", err=True)
 
 
 async def _upload(http: httpx.AsyncClient, recording: Path, body: bytes) -> str:

@@ -140,13 +140,15 @@ def _welcome(settings: Settings, url: str, ws_url: str, ops_url: str) -> str:
 @click.option("--data-dir", help="The server's data folder, made where there is none.  [default: .tracewire]")
 def token(user: str, ttl: str, data_dir: str | None) -> None:
     """Print a token for a user, and nothing else."""
-    from tracewire.gateway.auth import sign_token
+    from tracewire.gateway.auth import SigningError, sign_token
 
     settings = _settings_or_exit(data_dir=data_dir)
     if not user.strip():
         raise click.BadParameter("a user needs a name", param_hint="--user")
     try:
         click.echo(sign_token(settings, user, ttl_seconds=_seconds(ttl)))
+    except SigningError as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
 
@@ -221,7 +223,7 @@ def _read_recording(recording: Path | None) -> bytes | None:
 
 
 def _development_token(user: str, data_dir: str | None) -> str:
-    from tracewire.gateway.auth import DEVELOPMENT_SECRET_FILE, sign_token
+    from tracewire.gateway.auth import DEVELOPMENT_SECRET_FILE, SigningError, sign_token
 
     settings = _settings_or_exit(data_dir=data_dir)
     if settings.development and not (settings.data_path / DEVELOPMENT_SECRET_FILE).exists():
@@ -231,6 +233,8 @@ def _development_token(user: str, data_dir: str | None) -> str:
         )
     try:
         return sign_token(settings, user, ttl_seconds=3600)
+    except SigningError as error:
+        raise click.ClickException(f"{error}, and bring it with --token or TRACEWIRE_TOKEN") from None
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
 
@@ -261,7 +265,14 @@ async def _doctor(folder: str) -> int:
 
     configure_logging(level="error")
     settings = _settings_or_exit(
-        data_dir=folder, host="127.0.0.1", port=0, ops_host="127.0.0.1", ops_port=0, drain_grace_seconds=0
+        data_dir=folder,
+        host="127.0.0.1",
+        port=0,
+        ops_host="127.0.0.1",
+        ops_port=0,
+        drain_grace_seconds=0,
+        jwks_file="",  # it signs for itself
+        jwks_url="",
     )
     server = Server(settings)
     try:

@@ -71,6 +71,7 @@ class Client:
         token: the user's token, or a function that gives a fresh one for every connection.
         reconnect: whether a lost connection is made anew, with jittered backoff, and its runs resumed.
         attempts_max: after so many connections in a row over which no event came, it is given up; `None`: never.
+        on_rejected: called with each refusal that no call waits for, as of a cancel that came too late.
         on_lost: called with the reason each time a connection is lost and will be made anew.
     """
 
@@ -82,6 +83,7 @@ class Client:
         reconnect: bool = True,
         attempts_max: int | None = None,
         on_lost: Callable[[ConnectionFailedError], None] | None = None,
+        on_rejected: Callable[[RequestRejectedError], None] | None = None,
     ) -> None:
         self.url = url
         self.user_id = ""
@@ -91,6 +93,7 @@ class Client:
         self._attempts_max = attempts_max
         self._attempts = 0
         self._on_lost = on_lost
+        self._on_rejected = on_rejected
         self._socket: ClientConnection | None = None
         self._is_ready = asyncio.Event()
         self._runs: dict[str, ClientRun] = {}
@@ -156,6 +159,8 @@ class Client:
         optional = {"agent": agent, "thread_id": thread_id, "traceparent": traceparent}
         frame |= {name: value for name, value in optional.items() if value is not None}
         await self._until_ready()
+        if (earlier := self._starting.get(request_id)) is not None:
+            return await asyncio.shield(earlier.accepted)
         start = self._starting[request_id] = _Start(frame, asyncio.get_running_loop().create_future())
         try:
             with contextlib.suppress(ConnectionClosed):  # the next connection repeats it
@@ -271,10 +276,11 @@ class Client:
 
     def _accepted(self, frame: dict[str, Any]) -> None:
         waiting = self._starting.get(frame["request_id"])
-        if waiting is None or waiting.accepted.done():
-            return
-        run = ClientRun(self._send, frame["run_id"], frame["request_id"], frame["thread_id"])
-        waiting.accepted.set_result(self._runs.setdefault(run.run_id, run))
+        mine = waiting is not None and not waiting.accepted.done()
+        run = ClientRun(self._send, frame["run_id"], frame["request_id"], frame["thread_id"], watched=not mine)
+        run = self._runs.setdefault(run.run_id, run)
+        if waiting is not None and mine:
+            waiting.accepted.set_result(run)
 
     async def _rejected(self, frame: dict[str, Any]) -> None:
         if frame["frame"] == "resume":
@@ -287,6 +293,8 @@ class Client:
         waiting = self._starting.get(frame.get("request_id") or "")
         if waiting is not None and not waiting.accepted.done():
             waiting.accepted.set_exception(error)
+        elif self._on_rejected is not None:
+            self._on_rejected(error)
 
     def _lose(self, run_id: str, code: str, message: str) -> None:
         """Of this run nothing more will come: whoever waits for it must be told."""

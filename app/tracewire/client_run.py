@@ -43,10 +43,13 @@ class RequestRejectedError(ClientError):
 class ClientRun:
     """One run as this client sees it: an async iterator of its envelopes, in order, once each, up to the terminal one.
 
-    `received` counts the events by type; `last_seq` is the newest that came without a gap before it.
+    `received` counts the events by type; `last_seq` is the newest that came without a gap before it. A run that this
+    client did not start is only `watched`: its events are counted and acked, and kept for nobody.
     """
 
-    def __init__(self, send: "Send", run_id: str, request_id: str, thread_id: str | None) -> None:
+    def __init__(
+        self, send: "Send", run_id: str, request_id: str, thread_id: str | None, *, watched: bool = False
+    ) -> None:
         self.run_id = run_id
         self.request_id = request_id
         self.thread_id = thread_id
@@ -56,6 +59,7 @@ class ClientRun:
         self._send = send
         self._queue: asyncio.Queue[ReceivedEnvelope | ClientError] = asyncio.Queue()
         self._acked = 0
+        self._watched = watched
         self._done = False
 
     def __aiter__(self) -> AsyncIterator[ReceivedEnvelope]:
@@ -101,7 +105,8 @@ class ClientRun:
         self.last_seq = envelope.seq
         if envelope.type in TERMINAL_TYPES:
             self.terminal = envelope
-        self._queue.put_nowait(envelope)
+        if not self._watched:
+            self._queue.put_nowait(envelope)
         return True
 
     def _ack(self) -> dict[str, Any] | None:

@@ -45,6 +45,7 @@ from tracewire_telemetry import catalog
 from tracewire_telemetry.export import TraceExporter, exporter_from_environment
 from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines
 from tracewire_telemetry.sdk import Telemetry, TelemetryOptions
+from tracewire_telemetry.vocabulary import Outcome
 
 VERSION: Final = version("tracewire")
 HEALTH_SECONDS: Final = 1.0
@@ -230,6 +231,7 @@ class Server:
             self.readiness,
             self.telemetry,
         )
+        self._closers.append(self.runs.close)
         self._keeper = SocketKeeper(self.gateway)
         self._watchdog = LoopWatchdog(limit_seconds=settings.loop_blocked_seconds)
         self._http_runs = HttpRuns(self._sign_in.authenticator, self.runs, self.log, self.agents)
@@ -282,9 +284,20 @@ class Server:
             await asyncio.sleep(HEALTH_SECONDS)
             why = await self.log.health()
             if why is None:
+                if "event log" in self.readiness.reasons:
+                    _log.info("event_log_back")
                 self.readiness.passed("event log")
             else:
-                self.readiness.failed("event log", why)
+                self._log_failed(why)
+
+    def _log_failed(self, why: str) -> None:
+        """Durable before delivered, with a dead log, would leave every client waiting on a healthy socket."""
+        if "event log" not in self.readiness.reasons:
+            _log.error("event_log_failed", why=why, open_runs=self.engine.open_count)
+        self.readiness.failed("event log", why)
+        self.engine.stop_all(Outcome.LOG_UNAVAILABLE, f"the event log failed: {why}")
+        for session in list(self.gateway.sessions):
+            session.unavailable()
 
     # What is up.
 

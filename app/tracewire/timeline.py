@@ -29,10 +29,10 @@ def answer_text(envelope: ReceivedEnvelope) -> str:
     data = envelope.data
     if envelope.type is EventType.AGENT_COMPLETED:
         output = data["output"]
-        return output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
+        return _printable(output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False))
     if envelope.type is EventType.AGENT_ERROR:
-        return f"The run failed ({data['code']}): {data['message']}"
-    return f"The run was cancelled: {data['reason']}"
+        return _printable(f"The run failed ({data['code']}): {data['message']}")
+    return _printable(f"The run was cancelled: {data['reason']}")
 
 
 def receipt_line(run: ClientRun) -> str:
@@ -100,7 +100,13 @@ def _brief(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def _printable(text: str) -> str:
+    """The text without what a terminal would obey: events hold what agents and strangers wrote."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)
+
+
 def _cut(line: str) -> str:
+    line = _printable(line)
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 

@@ -85,17 +85,7 @@ def keep_reason(ledger: RunLedger) -> KeepReason | None:
 
 def chain_spans(ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> Iterator[ReadableSpan]:
     """`create`, `process`, `send` and `settle` of each event, deltas by the burst; then missing ones and replays."""
-    chain = _Chain(ledger, resource, scope)
-    for first, last in _bursts(ledger):
-        yield from chain.event(first, last)
-    yield from chain.unsequenced()
-    yield from chain.replays()
-
-
-def count_chain_spans(ledger: RunLedger) -> int:
-    """How many spans `chain_spans` gives."""
-    resource, scope = Resource({}), InstrumentationScope(SCOPE)
-    return sum(1 for _ in chain_spans(ledger, resource, scope))
+    return ChainSpans(ledger, resource, scope).all()
 
 
 def _bursts(ledger: RunLedger) -> Iterator[tuple[int, int]]:
@@ -110,7 +100,12 @@ def _bursts(ledger: RunLedger) -> Iterator[tuple[int, int]]:
         first = last + 1
 
 
-class _Chain:
+class ChainSpans:
+    """The chain's spans of one run, built one by one as they are asked for.
+
+    With `counting` set, from then on each is the last one built again: enough to count those past a limit.
+    """
+
     def __init__(self, ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> None:
         self._ledger = ledger
         self._resource = resource
@@ -118,6 +113,15 @@ class _Chain:
         self._flags = TraceFlags(int(ledger.identity.sampled))
         self._missing = ledger.missing_seqs()
         self._root = span_context(ledger.identity, ledger.identity.root_span_id)
+        self._last: ReadableSpan | None = None
+        self.counting = False
+
+    def all(self) -> Iterator[ReadableSpan]:
+        """Every span, each after its parent."""
+        for first, last in _bursts(self._ledger):
+            yield from self.event(first, last)
+        yield from self.unsequenced()
+        yield from self.replays()
 
     def event(self, first: int, last: int) -> Iterator[ReadableSpan]:
         ledger = self._ledger
@@ -227,6 +231,8 @@ class _Chain:
         socket: int = 0,
         what: str = "",
     ) -> ReadableSpan:
+        if self.counting and self._last is not None:
+            return self._last
         lost = missing is not None and missing.link is link
         own: dict[str, Any] = {
             **attributes,
@@ -238,7 +244,7 @@ class _Chain:
         if lost and missing is not None:
             own[Attribute.ERROR_TYPE] = EVENT_MISSING
             ended_ns = missing.at_ns
-        return ReadableSpan(
+        self._last = ReadableSpan(
             name=f"{operation} {what or own[Attribute.EVENT_TYPE]}",
             context=context,
             parent=parent,
@@ -250,6 +256,7 @@ class _Chain:
             end_time=self._ledger.unix_ns(max(started_ns, ended_ns)),
             instrumentation_scope=self._scope,
         )
+        return self._last
 
 
 def span_context(identity: RunIdentity, span_id: int) -> SpanContext:

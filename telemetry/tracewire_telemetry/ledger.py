@@ -224,8 +224,7 @@ class RunLedger:
             previous.last_seq, previous.ended_ns, previous.acked_ns = last_seq, now, 0
         else:
             self.replays.append(Replay(socket, first_seq, last_seq, started_ns, now))
-        # Not past the ledger's end: a run whose chain broke was closed in the log alone.
-        for index in range(first_seq - 1, min(last_seq, len(self.socket))):
+        for index in range(first_seq - 1, min(last_seq, len(self.socket))):  # as in `acknowledged`
             if not self.socket[index]:
                 self.socket[index] = now
         if socket in self.readers:
@@ -347,8 +346,6 @@ class RunLedger:
             replayed = (replay.ended_ns for replay in self.replays if replay.socket in self.followers)
             since = max(self.emitter[index], self.carried_since, *replayed)
             yield self._candidate(Link.SOCKET, index, since, deadlines.socket_seconds)
-        if self.followers <= self.readers:
-            return
         index = self._client_cursor = self._first_owed(max(self._client_cursor, self.acked), self.client, committed)
         if index < committed and self.socket[index]:
             since = max(self.socket[index], self.carried_since)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -18,6 +19,41 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "litestar", "websockets", "httpx", "httpcore")
 """Libraries whose chatter is left out. uvicorn's line for an accepted socket would hold its query string."""
+
+
+PEER_EVENTS = frozenset(
+    {"connection_refused", "frame_rejected", "handshake_refused", "origin_refused", "request_refused"}
+    | {"sign_in_refused", "socket_gone", "socket_ready", "socket_refused", "socket_silent", "socket_too_slow"}
+    | {"socket_violated_protocol", "stream_gone", "stream_opened", "too_many_sockets"}
+    | {"Invalid HTTP request received.", "Unsupported upgrade request."}  # uvicorn's
+)
+"""What a peer can cause as often as it likes. The metrics count each of them."""
+PEER_LINES_MAX = 200
+PEER_SECONDS = 10.0
+
+
+class PeerBound(logging.Filter):
+    """Lets no peer fill the log: of each of `PEER_EVENTS`, `PEER_LINES_MAX` lines in `PEER_SECONDS`. The first line
+    after some were left out says how many, as `left_out`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        fields: Any = record.msg
+        event = fields.get("event") if isinstance(fields, dict) else fields
+        if event not in PEER_EVENTS:
+            return True
+        since, count = self._told.get(event, (record.created, 0))
+        if record.created - since >= PEER_SECONDS:
+            if count > PEER_LINES_MAX and isinstance(fields, dict):
+                fields["left_out"] = count - PEER_LINES_MAX
+            since, count = record.created, 0
+        self._told[event] = (since, count + 1)
+        return count < PEER_LINES_MAX
 
 
 def configure_logging(*, level: str, json: bool | None = None, quiet: Iterable[str] = QUIET_LOGGERS) -> None:
@@ -52,6 +88,7 @@ def configure_logging(*, level: str, json: bool | None = None, quiet: Iterable[s
             ],
         )
     )
+    handler.addFilter(PeerBound())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -104,6 +104,7 @@ class Metrics:
         self.events = [[0] * len(EVENT_TYPES) for _ in LINKS]
         self.link_seconds = [LogHistogram() for _ in LINKS]
         self.delivery_seconds = LogHistogram()
+        self._passed_over: dict[str, set[tuple[int, int]]] = {}
         self.gauges: dict[MetricSpec, Callable[[], float]] = {}
         self.before_scrape: Callable[[], None] = lambda: None
         self._known = {"agent": {*agents, OTHER}, "tool": {*tools, OTHER}}
@@ -132,6 +133,8 @@ class Metrics:
         """Count what the run's events have crossed since the last flush: once a link and event."""
         columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
         gone = {missing.seq for missing in ledger.missing} if ledger.missing else ()
+        if ledger.missing:
+            self._count_healed(ledger, columns)
         for link, column in enumerate(columns):
             index = ledger.flushed[link]
             while index < len(column):
@@ -139,8 +142,19 @@ class Metrics:
                     self._crossed(link, ledger, columns, index)
                 elif not ledger.settled_ns and index + 1 not in gone:
                     break
+                elif not ledger.settled_ns:
+                    self._passed_over.setdefault(ledger.identity.run_id, set()).add((link, index))
                 index += 1
             ledger.flushed[link] = index
+        if ledger.settled_ns:
+            self._passed_over.pop(ledger.identity.run_id, None)
+
+    def _count_healed(self, ledger: RunLedger, columns: "tuple[array[int], ...]") -> None:
+        """Count what was missing when it was passed over, and has crossed the link since."""
+        passed_over = self._passed_over.get(ledger.identity.run_id, set())
+        for link, index in [one for one in passed_over if columns[one[0]][one[1]]]:
+            self._crossed(link, ledger, columns, index)
+            passed_over.discard((link, index))
 
     def _crossed(self, link: int, ledger: RunLedger, columns: "tuple[array[int], ...]", index: int) -> None:
         moment = columns[link][index]

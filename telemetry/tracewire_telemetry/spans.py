@@ -7,7 +7,7 @@ chain's spans are built from the ledger when the run is settled (`chain.py`). Al
 
 import contextvars
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.sdk.resources import Resource
@@ -31,8 +31,7 @@ from opentelemetry.trace import TracerProvider as TracerProviderApi
 
 from tracewire_telemetry.catalog import SCOPE, SPANS_PER_RUN_MAX, Attribute
 from tracewire_telemetry.chain import (
-    chain_spans,
-    count_chain_spans,
+    ChainSpans,
     is_sampled,
     keep_reason,
     span_context,
@@ -83,6 +82,10 @@ class _RecordAll(Sampler):
 
     def get_description(self) -> str:
         return f"TracewireRecordAll{{{self._share}}}"
+
+
+SPANS_PER_TURN: Final = 200
+"""Spans built before the event loop gets its turn: 5,000 at once hold it for 46 ms."""
 
 
 class HoldingProcessor(SpanProcessor):
@@ -196,6 +199,11 @@ class RunSpans:
         self._root = root
         self._parent = set_span_in_context(root, Context())
         self._tools: list[ToolSpan] = []
+        self._held: list[ReadableSpan] = []
+        self._chain: list[ReadableSpan] = []
+        self._built = False
+        self._cut = 0
+        self._over = 0
 
     @property
     def tracer_provider(self) -> TracerProviderApi:
@@ -235,29 +243,44 @@ class RunSpans:
         self._tools.append(tool)
         return tool
 
+    def build(self) -> Iterator[None]:
+        """Build the chain's spans of the settled run, a turn of the event loop's worth at a time."""
+        ledger, tracing = self._ledger, self._tracing
+        if self._built or not tracing.recording:
+            return
+        self._built = True
+        for tool in self._tools:  # those that their agent left open: the run's end closed them
+            tool.end(ToolStatus.CANCELLED, ledger.ended_ns)
+        self._held, self._cut = tracing._processor.release(ledger.identity.trace_id)
+        room = SPANS_PER_RUN_MAX - 1 - len(self._held)
+        chain = ChainSpans(ledger, tracing._resource, tracing._scope)
+        for number, span in enumerate(chain.all(), start=1):
+            if number <= room:
+                self._chain.append(span)
+            chain.counting = number >= room
+            self._over = max(0, number - room)
+            if not number % SPANS_PER_TURN:
+                yield
+
     def finish(self) -> list[ReadableSpan]:
-        """The whole trace of a settled run: root first, each span after its parent. Call it once.
+        """The whole trace of a settled run: root first, each span after its parent. Call it once, after `build`.
 
         Empty where the run is not kept, or nothing is recorded.
         """
         ledger = self._ledger
         if not self._tracing.recording:
             return []
-        for tool in self._tools:  # those that their agent left open: the run's end closed them
-            tool.end(ToolStatus.CANCELLED, ledger.ended_ns)
+        for _ in self.build():
+            pass
         reason = keep_reason(ledger)
-        held, cut = self._tracing._processor.release(ledger.identity.trace_id)
-        room = SPANS_PER_RUN_MAX - 1 - len(held)
-        chain = list(_upto(room, chain_spans(ledger, self._tracing._resource, self._tracing._scope)))
-        dropped = count_chain_spans(ledger) - len(chain) if len(chain) >= room else 0
-        if dropped:
-            self._tracing._dropped(SpanDropReason.RUN_LIMIT, dropped)
-        self._end_root(reason, 1 + len(held) + len(chain), dropped + cut)
+        if self._over:
+            self._tracing._dropped(SpanDropReason.RUN_LIMIT, self._over)
+        self._end_root(reason, 1 + len(self._held) + len(self._chain), self._over + self._cut)
         if reason is None and not ledger.identity.sampled:
             return []
         assert isinstance(self._root, ReadableSpan)  # noqa: S101 # what a recording SDK tracer starts is one
-        held.sort(key=lambda span: span.start_time or 0)
-        return [self._root, *held, *chain]
+        self._held.sort(key=lambda span: span.start_time or 0)
+        return [self._root, *self._held, *self._chain]
 
     def _end_root(self, reason: KeepReason | None, span_count: int, dropped: int) -> None:
         ledger, root = self._ledger, self._root
@@ -346,11 +369,6 @@ class _RunTracer(Tracer):
 
     def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
         return self._tracer().start_as_current_span(*args, **kwargs)
-
-
-def _upto(limit: int, spans: Iterator[ReadableSpan]) -> Iterator[ReadableSpan]:
-    for _, span in zip(range(limit), spans, strict=False):
-        yield span
 
 
 AgentTracer = Tracer

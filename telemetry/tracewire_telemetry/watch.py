@@ -225,6 +225,8 @@ class Watch:
         identity = ledger.identity
         self._metrics.flush(ledger)
         self._metrics.settled(ledger)
+        for _ in run.spans.build():
+            await asyncio.sleep(0)
         spans = run.spans.finish()
         if spans and self._queue is not None:
             self._queue.offer(spans)

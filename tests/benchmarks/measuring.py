@@ -143,7 +143,7 @@ async def _load(target: Target, pid: int, case: Case, shape: Shape, sink: TraceS
                 client.start_run(f"run-{number}", shape.events)
             await asyncio.gather(*(client.done for client in clients))
             ended, load_after = time.perf_counter(), time.process_time()
-            while target.log_text().count(SETTLED) < shape.users:  # noqa: ASYNC110 # another process writes it
+            while target.log_text().count(SETTLED) < shape.users:  # another process writes it
                 await asyncio.sleep(POLL_SECONDS)
             if sink is not None:
                 await sink.wait_for(shape.spans)

@@ -19,6 +19,7 @@ from support.event_source import ACCEPT, event_source
 from support.servers import FIVE, ServerUnderTest, server_under_test
 from support.wire import wire_to
 from tracewire.engine.agent import agent, spec_of
+from tracewire_telemetry.stamps import LedgerReport, decode_stamps, report_of
 from tracewire_telemetry.vocabulary import Verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,8 +97,16 @@ def stream(server: ServerUnderTest, user: str, run_id: str, **options: Any) -> A
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until it does."""
     async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 # what is waited for has no event of its own
+        while not holds():  # what is waited for has no event of its own
             await asyncio.sleep(0)
+
+
+async def settled_ledger(server: ServerUnderTest, run_id: str) -> LedgerReport:
+    """The ledger of a run, once it is settled and its stamps are kept."""
+    async with asyncio.timeout(20):
+        while (stamps := await server.server.log.stamps(run_id)) is None:  # as above
+            await asyncio.sleep(0)
+    return report_of(decode_stamps(stamps))
 
 
 async def stored(server: ServerUnderTest, run_id: str) -> list[str]:
@@ -255,14 +264,13 @@ async def test_the_chain_of_a_stream_ends_at_the_socket(server: ServerUnderTest,
             gate_of(user).release()
         events = await source.events()
     assert [event.type for event in events] == ["agent_started", "agent_thinking", "agent_completed"]
-    await until(lambda: run_id not in server.server.telemetry.watch.runs)
+    report = await settled_ledger(server, run_id)
     trace = await server.trace(run_id)
     kinds = [span.name.partition(" ")[0] for span in trace]
     assert kinds.count("send") >= 1
     assert "settle" not in kinds
     assert trace.root.attributes["tracewire.chain.complete"] is True
     assert "tracewire.events.pending" not in trace.root.attributes
-    report = await server.server._http_runs.ledger(run_id, user)
     assert report.missing == []
     assert all(row.socket is not None and row.client is None for row in report.events)
     assert {row.verdict for row in report.events} == {Verdict.NO_SOCKET}
@@ -296,8 +304,7 @@ async def test_a_client_beside_a_stream_settles_the_run(server: ServerUnderTest,
             events, frames = await asyncio.gather(source.events(), wire.receive_run(run_id))
         assert [json.loads(event.data) for event in events] == frames
         await wire.ack(run_id, len(frames))
-        await until(lambda: run_id not in server.server.telemetry.watch.runs)
-    report = await server.server._http_runs.ledger(run_id, user)
+        report = await settled_ledger(server, run_id)
     assert {row.verdict for row in report.events} == {Verdict.IN_TIME}
 
 
@@ -406,12 +413,14 @@ async def test_a_reader_that_does_not_read_is_cut_and_holds_no_memory(
         await until(lambda: bool(server.server.connections.of(user)))
         [connection] = server.server.connections.of(user)
         gate_of(user).release()
-        largest = 0
+        largest, closed_at = 0, 0.0
         async with asyncio.timeout(20):
             while server.server.connections.of(user):
                 largest = max(largest, connection.outbox.bytes)
+                closed_at = closed_at or (loop.time() if connection.closed else 0.0)
                 await asyncio.sleep(0)
         assert largest < 2 * server.server.settings.outbox_bytes_max
+        assert loop.time() - closed_at < 3  # the kernel alone would take five seconds
         assert connection.closed
     assert "stream_gone" in [entry["event"] for entry in logged]
     async with stream(server, user, run_id) as source:

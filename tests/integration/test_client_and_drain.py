@@ -1,12 +1,14 @@
 """What a client is told when its server goes, and what becomes of the last events."""
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.agents import known_agents
-from support.servers import server_under_test
-from tracewire.client import ConnectionFailedError
+from support.servers import ServerUnderTest, server_under_test
+from tracewire.client import Client, ConnectionFailedError, RequestRejectedError
 
 
 async def test_a_start_after_the_connection_is_gone_for_good_fails_by_name(tmp_path: Path) -> None:
@@ -33,3 +35,38 @@ async def test_a_run_that_the_drain_ends_is_acknowledged_to_its_end(tmp_path: Pa
         trace.root.attributes.get("tracewire.chain.complete"),
         trace.root.attributes["tracewire.run.outcome"],
     )
+
+
+async def test_a_run_that_was_started_elsewhere_is_acked_by_every_client_that_is_sent_it(tmp_path: Path) -> None:
+    """A connected client acks what it is sent, although nobody there iterates over it: nothing counts as missing."""
+    async with server_under_test(tmp_path / "data", agents=known_agents()) as chain, chain.client("alice") as client:
+        own = await client.start_run("hello", agent="five")
+        assert 5 == len([envelope async for envelope in own])
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {chain.token('alice')}"}) as http:
+            started = await http.post(f"{chain.server.url}/runs", json={"input": "hello", "agent": "five"})
+        trace = await chain.trace(started.json()["run_id"])
+    assert trace.root.attributes["tracewire.chain.complete"] is True
+    assert 5 == sum(span.name.startswith("settle ") for span in trace)
+
+
+async def test_two_starts_of_one_request_id_at_once_give_one_run(chain: ServerUnderTest) -> None:
+    """Both callers get the same run."""
+    async with chain.client("alice") as client:
+        first, second = await asyncio.gather(
+            *(client.start_run("hello", agent="five", request_id="the-same") for _ in range(2))
+        )
+        assert first is second
+        assert 5 == len([envelope async for envelope in first])
+
+
+async def test_a_refusal_that_nobody_waits_for_is_told(tmp_path: Path) -> None:
+    """Cancelling a run that has ended is refused, and the client's owner hears of it."""
+    refused: asyncio.Queue[RequestRejectedError] = asyncio.Queue()
+    async with server_under_test(tmp_path / "data", agents=known_agents()) as chain:
+        client = Client(chain.server.ws_url, chain.token("alice"), on_rejected=refused.put_nowait)
+        async with client:
+            run = await client.start_run("hello", agent="five")
+            assert 5 == len([envelope async for envelope in run])
+            await run.cancel()
+            async with asyncio.timeout(10):
+                assert "run_ended" == (await refused.get()).code

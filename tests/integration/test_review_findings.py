@@ -1,7 +1,8 @@
 """Runs and clients at the edges of their lives: what is left open, read slowly, lost, cut off or asked for again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tracewire.client import Client, ConnectionFailedError, RequestRejectedError
 from tracewire.client_run import ClientRun
 from tracewire.engine.agent import agent, spec_of
 from tracewire.engine.agent_context import TOOL_NAME_CHARACTERS_MAX
-from tracewire_telemetry.vocabulary import EventType, Link, Outcome
+from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Outcome
 from tracewire_telemetry.watch import Watch
 from unit.ledgers import LedgerScript, identity_of, ns
 
@@ -56,12 +57,46 @@ async def raises_unwritable(ctx: Any) -> None:
         raise ValueError("bad \udc80")
 
 
-AGENTS = (leaves_tool_open, swallows_cancel_in_tool, names_tool_at_length, raises_unwritable)
+@agent(name="outstays_tool", tool_seconds=0.05)
+async def outstays_tool(ctx: Any) -> str:
+    """Swallows the end of its tool's time, and then goes on as if nothing had been."""
+    try:
+        async with ctx.tool("look"):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+    except TimeoutError as error:
+        return str(error)
+    return "it was not told"
 
 
-async def _until(holds: Any) -> None:
-    while not holds():
-        await asyncio.sleep(0)  # the loop's next turn, not a time
+@agent(name="gives_up_at_once")
+async def gives_up_at_once(ctx: Any) -> None:
+    """Cancels a call of its own while that is only being announced, and goes on."""
+
+    async def call() -> None:
+        async with ctx.tool("look"):
+            await asyncio.Event().wait()
+
+    calling = asyncio.create_task(call())
+    await _until(lambda: bool(ctx.run.ledger.types[-1:] == bytes([EVENT_TYPES.index(EventType.TOOL_EXECUTING)])))
+    calling.cancel()
+    await asyncio.wait({calling})
+    await ctx.thinking("of something else")
+
+
+AGENTS = (
+    leaves_tool_open,
+    swallows_cancel_in_tool,
+    names_tool_at_length,
+    raises_unwritable,
+    outstays_tool,
+    gives_up_at_once,
+)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # what it waits for has no event; it is the loop's turns that pass, not time
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -89,9 +124,7 @@ async def test_a_tool_that_its_agent_left_open_has_its_span(tmp_path: Path, agen
             if envelope.type is EventType.TOOL_EXECUTING and agent_name == "swallows_cancel_in_tool":
                 await run.cancel()
         trace = await chain.trace(run.run_id)
-    statuses = [
-        span.attributes["tracewire.tool.status"] for span in trace.spans if span.name == "execute_tool left"
-    ]
+    statuses = [span.attributes["tracewire.tool.status"] for span in trace.spans if span.name == "execute_tool left"]
     assert statuses == ["cancelled"]
     assert trace.root.attributes["tracewire.trace.span_count"] == len(trace.spans)
 
@@ -115,6 +148,23 @@ async def test_an_error_that_is_no_writable_text_is_told_all_the_same(tmp_path: 
         _, _, completed, failed = [envelope.data async for envelope in run]
     assert (completed["status"], completed["error"]) == ("error", "ValueError: bad \\udc80")
     assert (failed["code"], failed["message"]) == ("agent_exception", "ValueError: bad \\udc80")
+
+
+async def test_a_call_that_is_cancelled_while_it_is_announced_is_closed_at_once(tmp_path: Path) -> None:
+    """What the log took has happened: the pair is whole before the agent goes on."""
+    async with chain_of(tmp_path) as chain, chain.client("alice") as client:
+        run = await client.start_run("go", agent="gives_up_at_once")
+        types = [envelope.type.value async for envelope in run]
+    assert types[1:] == ["tool_executing", "tool_completed", "agent_thinking", "agent_completed"]
+
+
+async def test_a_tool_that_swallows_its_deadline_has_passed_it_all_the_same(tmp_path: Path) -> None:
+    """The call ends with `timeout`, and the agent gets the `TimeoutError`, when its block lets go."""
+    async with chain_of(tmp_path) as chain, chain.client("alice") as client:
+        run = await client.start_run("go", agent="outstays_tool")
+        _, _, completed, ended = [envelope.data async for envelope in run]
+    assert completed["status"] == "timeout"
+    assert ended["output"] == "tool look passed its deadline of 0.05 s"
 
 
 # The ledger.
@@ -198,7 +248,7 @@ async def test_a_run_that_the_server_does_not_have_any_more_is_said_to_be_lost(t
 
 
 async def test_a_run_of_which_the_server_has_less_than_its_client_is_said_to_be_lost(tmp_path: Path) -> None:
-    """A log that was put back refuses the resume; so does its error's code say."""
+    """A log that was put back refuses the resume, and the error says so."""
     async with chain_of(tmp_path) as chain, Client(chain.server.ws_url, chain.token("alice")) as client:
         run = await client.start_run("go", agent="waits")
         assert [(await anext(run)).seq for _ in range(2)] == [1, 2]
@@ -215,7 +265,7 @@ async def test_who_waits_for_a_run_is_told_that_the_client_was_closed(tmp_path: 
         client = await chain.client("alice").__aenter__()
         run = await client.start_run("go", agent="waits")
         assert [(await anext(run)).seq for _ in range(2)] == [1, 2]
-        waiting = asyncio.create_task(anext(run))  # type: ignore[arg-type] # a coroutine, though typed wider
+        waiting = asyncio.ensure_future(anext(run))
         await client.close()
         with pytest.raises(ConnectionFailedError, match="closed"):
             await waiting
@@ -230,10 +280,9 @@ async def test_a_connection_that_was_ready_starts_its_backoff_anew(
     async with chain_of(tmp_path) as chain, Client(chain.server.ws_url, chain.token("alice")) as client:
         async with asyncio.timeout(WAIT_SECONDS):
             for _ in range(20):
-                before = client.ready["connection_id"]
+                lost = client.ready
                 _cut(chain)
-                while client.ready["connection_id"] == before:
-                    await asyncio.sleep(0)  # the loop's next turn, not a time
+                await _until(lambda lost=lost: client.ready is not lost)
 
 
 async def test_an_ack_that_the_connection_took_with_it_is_made_good_by_the_next(

@@ -2,12 +2,21 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from tracewire_telemetry.logs import QUIET_LOGGERS, SECRET_KEYS, configure_logging
+from tracewire_telemetry.logs import (
+    PEER_EVENTS,
+    PEER_LINES_MAX,
+    PEER_SECONDS,
+    QUIET_LOGGERS,
+    SECRET_KEYS,
+    PeerBound,
+    configure_logging,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +119,37 @@ def test_configuring_twice_does_not_write_twice(capsys: pytest.CaptureFixture[st
     configure_logging(level="info", json=True)
     structlog.get_logger("t").info("once")
     assert len(lines(capsys)) == 1
+
+
+def record(event: object, at: float) -> logging.LogRecord:
+    """A record as structlog hands it to the handler."""
+    made = logging.LogRecord("t", logging.INFO, "", 0, event, None, None)
+    made.created = at
+    return made
+
+
+@pytest.mark.parametrize("event", sorted(PEER_EVENTS))
+def test_a_peer_cannot_fill_the_log(event: str) -> None:
+    """So many lines of one kind in a time, and then the first says how many were left out."""
+    bound = PeerBound()
+    written = [bound.filter(record({"event": event}, 1.0)) for _ in range(PEER_LINES_MAX + 7)]
+    assert [True] * PEER_LINES_MAX + [False] * 7 == written
+    next_one = record({"event": event}, 1.0 + PEER_SECONDS)
+    assert bound.filter(next_one)
+    assert {"event": event, "left_out": 7} == next_one.msg
+
+
+def test_what_no_peer_causes_is_written_however_often() -> None:
+    """Runs, incidents and errors are never left out."""
+    bound = PeerBound()
+    assert all(bound.filter(record({"event": "run_ended"}, 1.0)) for _ in range(PEER_LINES_MAX * 2))
+
+
+def test_the_log_of_the_process_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    """The bound is in its place: ours and a library's line alike."""
+    configure_logging(level="info", json=True)
+    for _ in range(PEER_LINES_MAX + 5):
+        structlog.get_logger("t").info("frame_rejected", code="malformed")
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    events = [str(line["event"]) for line in lines(capsys)]
+    assert {"frame_rejected": PEER_LINES_MAX, "Invalid HTTP request received.": PEER_LINES_MAX} == Counter(events)

@@ -78,7 +78,8 @@ class AgentContext:
         return ToolCall(self, f"call_{self._calls}", _text(name), arguments)
 
     async def ask(self, prompt: str, *, kind: str = "question", schema: dict[str, Any] | None = None) -> Any:
-        """Ask the user and wait for the answer: `input_required`, then `provide_input`. No deadline runs meanwhile.
+        """Ask the user and wait for the answer: `input_required`, then `provide_input`. The run's deadline stands
+        still meanwhile; that of a tool in which it is asked runs on.
 
         Raises:
             ValueError: `kind` is neither `approval` nor `question`.

@@ -106,11 +106,15 @@ class ExecutionEngine:
         """Runs that are executing."""
         return len(self._tasks)
 
+    def stop_all(self, outcome: Outcome, message: str) -> None:
+        """Ask every open run to end now, with this outcome."""
+        for engine in list(self._engines.values()):
+            engine.stop(outcome, message)
+
     async def drain(self, grace_seconds: float) -> None:
         """Let the open runs end for this long, then end them with `worker_lost`."""
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_seconds)
-        for engine in list(self._engines.values()):
-            engine.stop(Outcome.WORKER_LOST, "the server is stopping; start the run again")
+        self.stop_all(Outcome.WORKER_LOST, "the server is stopping; start the run again")
         if self._tasks:
             await asyncio.wait(self._tasks.values())

@@ -39,7 +39,12 @@ class ToolCall:
         self._completed = False
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except asyncio.CancelledError:
+            if self.id in self._context.bridge.contract.open_tools:  # its event is durable all the same
+                await self.complete(ToolStatus.CANCELLED, "the call was cancelled")
+            raise
         # Not in __init__: a plain `def` makes its calls in a thread, where no loop runs.
         self._timeout = asyncio.timeout(self._context.deadlines.tool_seconds)
         await self._timeout.__aenter__()
@@ -55,6 +60,8 @@ class ToolCall:
         try:
             if self._timeout is not None:
                 await self._timeout.__aexit__(kind, error, traceback)
+                if error is None and self._timeout.expired():
+                    raise TimeoutError  # the block swallowed its cancellation
         except TimeoutError:
             limit = self._context.deadlines.tool_seconds
             await self.complete(ToolStatus.TIMEOUT, f"the tool passed its deadline of {limit:g} s")

@@ -16,7 +16,8 @@ from tracewire_telemetry.vocabulary import CloseCode
 LOOK_SECONDS: Final = 0.5
 SILENT_HEARTBEATS: Final = 3
 DRAIN_BATCH: Final = 100
-"""Sockets closed at once when the server drains, so that their clients do not all come back in one moment."""
+"""Sockets closed at once when the server drains, at least, so that their clients do not all come back in one moment."""
+DRAIN_BATCHES_MAX: Final = 20
 DRAIN_PAUSE_SECONDS: Final = 0.05
 _log = structlog.get_logger("tracewire.gateway")
 
@@ -70,8 +71,9 @@ async def drain_sockets(sessions: Iterable[Session], *, retry_after_seconds: flo
     """Close every socket with 4000, in jittered batches."""
     waiting = list(sessions)
     random.shuffle(waiting)
+    size = max(DRAIN_BATCH, len(waiting) // DRAIN_BATCHES_MAX)
     while waiting:
-        batch, waiting = waiting[:DRAIN_BATCH], waiting[DRAIN_BATCH:]
+        batch, waiting = waiting[:size], waiting[size:]
         for session in batch:
             session.drain(retry_after_seconds)
             session.close(CloseCode.DRAINING)

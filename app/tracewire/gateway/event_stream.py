@@ -52,7 +52,7 @@ def wants_stream(request: Request[Any, Any, Any]) -> bool:
 
 class _Head(Struct):
     type: str
-    seq: int
+    seq: int = 0
 
 
 _head = msgspec.json.Decoder(_Head)
@@ -85,6 +85,8 @@ class StreamTransport:
             return
         if body.startswith(b"{"):
             head = _head.decode(body)
+            if not head.seq:
+                return  # a frame that is no event is for sockets alone
             body = b"id: %d\nevent: %b\ndata: %b\n\n" % (head.seq, head.type.encode(), body)
             self._ended = head.type in _TERMINAL
         self._unsent.append(body)
@@ -226,6 +228,10 @@ class EventStream:
     def close(self, code: CloseCode) -> None:
         """End the stream before the run has ended; its reader comes back and resumes, if its token lets it."""
         self.connection.close(code)
+
+    def unavailable(self) -> None:
+        """End the stream: the log takes nothing, and its reader comes back when it does."""
+        self.close(CloseCode.UNAVAILABLE)
 
 
 def stream_events(

@@ -75,12 +75,12 @@ class BoundedHttpProtocol(HttpProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._in_head = False
-        self._timers.pop(0).cancel()
         longest = max([len(self.url), *(len(name) + len(value) for name, value in self.headers)])
         if longest > LINE_BYTES_MAX - _LINE_OVERHEAD_BYTES or len(self.headers) > HEADERS_MAX:
             self._status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             raise ValueError("the head is too large")  # the parser stops, and asks for `send_400_response`
+        self._in_head = False
+        self._timers.pop(0).cancel()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

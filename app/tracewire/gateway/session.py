@@ -44,3 +44,6 @@ class Session(Protocol):
 
     def close(self, code: CloseCode) -> None:
         """Close the connection, saying why."""
+
+    def unavailable(self) -> None:
+        """Tell the peer that the log takes nothing, and close: it comes back when it does."""

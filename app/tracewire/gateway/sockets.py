@@ -358,6 +358,12 @@ class SocketSession:
             self._gateway.metrics.closed(code)
             self.transport.close(code)
 
+    def unavailable(self) -> None:
+        """Tell the client that the log takes nothing, and close with 4004: it comes back when the server is ready."""
+        if self.state is not ConnectionState.CLOSED:
+            self._send(frames.Unavailable(RejectCode.LOG_UNAVAILABLE.value))
+            self.close(CloseCode.UNAVAILABLE)
+
     def gone(self) -> None:
         """The socket is no more: nothing is followed, nothing is read back."""
         self.state = ConnectionState.CLOSED

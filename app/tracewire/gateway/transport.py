@@ -10,11 +10,13 @@ import socket
 import time
 from asyncio.transports import BaseTransport
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode as StandardCode
+from websockets.frames import Frame
 from websockets.http11 import Request
 
 from tracewire_telemetry.vocabulary import CloseCode
@@ -27,7 +29,14 @@ TCP_USER_TIMEOUT_MS: Final = 5_000
 """A peer that acknowledges nothing on TCP for so long is gone: measured 4.9 s against never with data queued."""
 NOT_SENT_LOW_WATER_BYTES: Final = 64 * 1024
 """A client that reads nothing then swallows 256 KB of kernel memory instead of 4 MB."""
+RECEIVE_BUFFER_BYTES: Final = 32 * 1024
+"""What the loop reads in one turn: 256 KB of the smallest frames hold up every other socket for half a second."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
+CONTROL_BYTES_MAX: Final = 125
+"""What a ping, a pong or a close may hold (RFC 6455, 5.5)."""
+UNREAD_BYTES_MAX: Final = 512 * 1024
+"""Who sends pings and takes no pongs is cut off at so much. Events leave it alone: they wait for a writable socket."""
+VERSION: Final = "13"
 _VIOLATIONS: Final = {
     code.value: code for code in (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_TEXT, CloseCode.TOO_BIG)
 }
@@ -39,6 +48,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.close_timeout = CLOSE_TIMEOUT_SECONDS
+        # The parser counts a control frame between the fragments of a message as if it were part of it.
+        self.conn.max_message_size = self.config.ws_max_size + CONTROL_BYTES_MAX
         self.last_life_ns = time.monotonic_ns()
         self.on_writable: Callable[[], None] | None = None
         self.violation: CloseCode | None = None
@@ -50,22 +61,90 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         """The handshake was read: the application starts at the loop's next turn."""
+        if any(version != VERSION for version in event.headers.get_all("Sec-WebSocket-Version")):
+            self._refuse_version()
+            return
         super().handle_connect(event)
         scope = getattr(self, "scope", None)
         if scope is not None:
             scope["extensions"][EXTENSION] = self
 
+    def _refuse_version(self) -> None:
+        """Say which version is spoken (RFC 6455, 4.4). uvicorn's answer is a 400 that does not."""
+        refusal = self.conn.reject(426, f"This server speaks version {VERSION} of the WebSocket protocol.\n")
+        refusal.headers["Sec-WebSocket-Version"] = VERSION
+        refusal.headers["Upgrade"] = "websocket"
+        self.conn.send_response(refusal)
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
     def data_received(self, data: bytes) -> None:
-        """Anything from the peer is a sign of life, a pong of the protocol too."""
+        """Anything from the peer is a sign of life, a pong of the protocol too.
+
+        What is whole counts, also where a violation follows in the same segment: how TCP cuts the stream must not
+        decide whether a run is started.
+        """
         self.last_life_ns = time.monotonic_ns()
-        super().data_received(data)
+        self.conn.receive_data(data)
+        self.handle_events()
+        if self.conn.parser_exc is not None:
+            self.handle_parser_exception()
+
+    def handle_text(self, event: Frame) -> None:
+        """A message of text begins."""
+        self._begin(event, "text")
+
+    def handle_bytes(self, event: Frame) -> None:
+        """A message of bytes begins."""
+        self._begin(event, "bytes")
+
+    def _begin(self, event: Frame, kind: Literal["text", "bytes"]) -> None:
+        self.curr_msg_data_type = kind
+        self.frames = [event.data if event.fin else bytearray(event.data)]  # type: ignore[list-item] # it only reads them
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_cont(self, event: Frame) -> None:
+        """A message goes on. It is kept as one: a list of its fragments, of which any may be empty, has no bound."""
+        self.frames[0] += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole: within the limit, and UTF-8 where it is text, or the connection fails."""
+        if self.close_sent:
+            self.frames = []
+        elif len(self.frames[0]) > self.config.ws_max_size:
+            self._fail(StandardCode.MESSAGE_TOO_BIG, f"over {self.config.ws_max_size} bytes")
+        elif self.curr_msg_data_type == "text" and not _is_utf8(self.frames[0]):
+            self._fail(StandardCode.INVALID_DATA, "a text that is not UTF-8")
+        else:
+            super().send_receive_event_to_app()
+
+    def _fail(self, code: StandardCode, reason: str) -> None:
+        self.frames = []
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+    def handle_ping(self) -> None:
+        """The pong is ready: send it, unless those before it are not even read."""
+        if self.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            self.transport.abort()
+            return
+        super().handle_ping()
+
+    def handle_close(self, event: Frame) -> None:
+        """The peer closes, or answers our close."""
+        received = self.conn.close_rcvd
+        if self.close_sent or not self.handshake_complete or received is None:
+            super().handle_close(event)
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": received.code, "reason": received.reason})
+        self._write_last()
 
     def handle_parser_exception(self) -> None:
-        """The peer broke the protocol, and a close with the reason is ready.
-
-        uvicorn closes the connection at once. What the peer is still sending would then be answered with a reset, which
-        takes the close from under its eyes; so it is read, and thrown away, until the peer has closed too.
-        """
+        """The peer broke the protocol, and a close with the reason is ready."""
         if self.close_sent:
             return
         sent = self.conn.close_sent
@@ -74,10 +153,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             return
         self.violation = _VIOLATIONS.get(sent.code, CloseCode.PROTOCOL_ERROR)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self._write_last()
+
+    def _write_last(self) -> None:
+        """Write the close and end our side.
+
+        uvicorn closes the connection at once. What the peer is still sending would then be answered with a reset, which
+        takes the close from under its eyes; so it is read, and thrown away, until the peer has closed too.
+        """
+        self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.close_sent = True
         self.close_timer = self.loop.call_later(CLOSE_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -96,12 +183,34 @@ class HttpProtocol(HttpToolsProtocol):
         extensions: dict[str, Any] = {HTTP_EXTENSION: self.transport}
         self.scope["extensions"] = extensions
 
+    def handle_websocket_upgrade(self) -> None:
+        """The request asks for a WebSocket. uvicorn passes it on as HTTP/1.1 whatever it was, and leaves one that its
+        WebSocket parser does not take (another method, a body) open without an answer.
+        """
+        if self.parser.get_http_version() != "1.1":
+            self.send_400_response("a WebSocket's handshake is HTTP/1.1")
+            return
+        super().handle_websocket_upgrade()
+        upgraded = self.transport.get_protocol()
+        if isinstance(upgraded, SocketProtocol) and upgraded.conn.handshake_exc is not None:
+            self.send_400_response("this is no WebSocket's handshake")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
 
 def limit_kernel_buffers(transport: BaseTransport) -> None:
     """Have the kernel hold little of what a slow peer has not taken, and let go of a peer that is gone."""
     raw: socket.socket | None = transport.get_extra_info("socket")
     if raw is None or raw.family not in (socket.AF_INET, socket.AF_INET6):
         return
+    with contextlib.suppress(OSError):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     for name, value in (("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_MS), ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER_BYTES)):
         option = getattr(socket, name, None)
         if option is not None:

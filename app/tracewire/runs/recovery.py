@@ -3,14 +3,15 @@
 No client waits for a run that nobody runs any more.
 """
 
+import asyncio
 from typing import Final
 
 import structlog
 
 from tracewire.bridge.contract import RunContract
-from tracewire.delivery.connections import Connections
+from tracewire.delivery.connections import Connection, Connections
 from tracewire.delivery.replay import catch_up
-from tracewire.errors import EventLogError
+from tracewire.errors import EventLogError, LogUnavailableError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.events import (
     AgentError,
@@ -24,50 +25,78 @@ from tracewire.events import (
 )
 from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.ledger import RunIdentity
-from tracewire_telemetry.vocabulary import EventType, Outcome, RunErrorCode, ToolStatus
+from tracewire_telemetry.vocabulary import CloseCode, EventType, Outcome, RunErrorCode, ToolStatus
 from tracewire_telemetry.watch import OpenRun
 
 MESSAGE: Final = "the server stopped while the run was open; start it again"
 PAGE_EVENTS: Final = 500
+RETRY_SECONDS: Final = 1.0
 _log = structlog.get_logger("tracewire.recovery")
 
 
 async def close_lost_runs(log: EventLog) -> int:
-    """End every run without a terminal event with `agent_error{worker_lost}`, its open tools closed; how many.
+    """End every run without a terminal event with `agent_error{worker_lost}`, its open tools closed; their number.
+
+    One that cannot be ended is named in the log, and does not keep the others from it.
 
     Raises:
         LogUnavailableError: the log cannot be read or written.
     """
     lost = await log.open_runs()
     for run in lost:
-        await _close(log, run, MESSAGE)
-        _log.warning("run_lost_at_start", user_id=run.user_id, run_id=run.run_id, trace_id=run.trace_id)
+        try:
+            await _close(log, run, RunErrorCode.WORKER_LOST, MESSAGE)
+        except LogUnavailableError:
+            raise
+        except Exception:  # noqa: BLE001 # a row that cannot be read must not keep the server from starting
+            _log.exception("run_not_closed", user_id=run.user_id, run_id=run.run_id)
+        else:
+            _log.warning("run_lost_at_start", user_id=run.user_id, run_id=run.run_id, trace_id=run.trace_id)
     return len(lost)
 
 
-async def close_crashed_run(
-    log: EventLog, connections: Connections, user_id: str, run_id: str, watched: OpenRun | None, why: str
+async def close_broken_run(
+    log: EventLog,
+    connections: Connections,
+    user_id: str,
+    run_id: str,
+    watched: OpenRun | None,
+    code: RunErrorCode,
+    why: str,
 ) -> None:
-    """End a run whose stations could not end it themselves with `agent_error{worker_lost}`, past them all: straight
-    into the log, and from there to the sockets that follow it.
+    """End a run whose stations could not end it themselves, past them all: straight into the log, as soon as it takes
+    writes again, and from there to the sockets that follow it.
     """
-    try:
-        run = await log.run(run_id)
-        if run is None or not run.open:
+    while True:
+        try:
+            run = await log.run(run_id)
+            if run is None or not run.open:
+                return
+            await _close(log, run, code, why)
+            break
+        except LogUnavailableError as error:
+            _log.warning("run_not_closed_yet", user_id=user_id, run_id=run_id, error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        except EventLogError as error:
+            _log.error("run_not_closed", user_id=user_id, run_id=run_id, error=str(error))
             return
-        await _close(log, run, why)
-        if watched is not None and not watched.ledger.ended_ns:
-            watched.ended(Outcome.WORKER_LOST)
-        for connection in connections.of(user_id):
-            followed = connection.follows.get(run_id)
-            if followed is not None:
-                again = connection.follow(run_id, None, next_seq=followed.next_seq, live=False)
-                await catch_up(connection, log, run_id, again)
+    if watched is not None and not watched.ledger.ended_ns:
+        watched.ended(Outcome(code.value))
+    followers = [connection for connection in connections.of(user_id) if run_id in connection.follows]
+    await asyncio.gather(*(_tell(connection, log, run_id) for connection in followers))
+
+
+async def _tell(connection: Connection, log: EventLog, run_id: str) -> None:
+    """Read the rest of the run from the log to a socket that follows it."""
+    followed = connection.follow(run_id, None, next_seq=connection.follows[run_id].next_seq, live=False)
+    try:
+        await catch_up(connection, log, run_id, followed)
     except EventLogError as error:
-        _log.error("run_not_closed", user_id=user_id, run_id=run_id, error=str(error))
+        _log.error("replay_failed", user_id=connection.user_id, run_id=run_id, error=str(error))
+        connection.close(CloseCode.RESYNC)
 
 
-async def _close(log: EventLog, run: RunSummary, message: str) -> None:
+async def _close(log: EventLog, run: RunSummary, code: RunErrorCode, message: str) -> None:
     contract, last_seq = await _read(log, run)
     identity = RunIdentity(
         run.run_id, run.user_id, run.thread_id, run.agent, int(run.trace_id, 16), int(run.root_span_id, 16)
@@ -85,7 +114,7 @@ async def _close(log: EventLog, run: RunSummary, message: str) -> None:
         await append(ToolCompleted(tool_call_id, tool_name, ToolStatus.CANCELLED, None, 0.0, error=message))
         contract.apply(EventType.TOOL_COMPLETED, tool_call_id)
     receipt = Receipt(last_seq + 1, contract.receipt_counts(EventType.AGENT_ERROR))
-    await append(AgentError(RunErrorCode.WORKER_LOST, message, True, receipt), Outcome.WORKER_LOST)
+    await append(AgentError(code, message, True, receipt), Outcome(code.value))
 
 
 async def _read(log: EventLog, run: RunSummary) -> tuple[RunContract, int]:

@@ -22,11 +22,11 @@ from tracewire.engine.user_execution_engine import RunResult
 from tracewire.errors import LogUnavailableError, RejectedError, RequestIdReusedError, TracewireError
 from tracewire.eventlog import Accepted, EventLog, RunRecord, RunSummary, Turn
 from tracewire.readiness import Readiness
-from tracewire.runs.recovery import close_crashed_run
+from tracewire.runs.recovery import close_broken_run
 from tracewire.settings import Settings
 from tracewire_telemetry.chain import TraceContext, is_sampled, new_trace_ids, parse_traceparent
 from tracewire_telemetry.ledger import RunIdentity
-from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.vocabulary import Outcome, RejectCode, RunErrorCode
 from tracewire_telemetry.watch import OpenRun, Watch
 
 ID_CHARACTERS_MAX: Final = 128
@@ -134,22 +134,30 @@ class RunService:
         task.add_done_callback(partial(self._look_after, accepted))
 
     def _look_after(self, accepted: AcceptedRun, task: "asyncio.Task[RunResult]") -> None:
-        """A run whose task crashed has no terminal event from its stations: it gets one past them."""
-        if task.cancelled() or (error := task.exception()) is None:
+        """A run that its stations could not end, because they crashed or the log took nothing, is ended past them."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            code, why = RunErrorCode.WORKER_LOST, "internal error"
+            if isinstance(error, TracewireError):
+                why = f"internal error: {error}"
+        elif task.result().outcome is Outcome.LOG_UNAVAILABLE:
+            code, why = RunErrorCode.LOG_UNAVAILABLE, "the event log failed while the run was open; start it again"
+        else:
             return
         context = accepted.context
         closing = asyncio.get_running_loop().create_task(
-            close_crashed_run(
-                self._log,
-                self._connections,
-                context.user_id,
-                context.run_id,
-                accepted.run,
-                f"internal error: {error}" if isinstance(error, TracewireError) else "internal error",
-            )
+            close_broken_run(self._log, self._connections, context.user_id, context.run_id, accepted.run, code, why)
         )
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Give up on runs that still wait for the log: the next start ends them."""
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _checked(self, user_id: str, request: StartRun) -> AgentSpec:
         if self._readiness.draining:
