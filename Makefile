@@ -9,13 +9,14 @@ FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench fuzz lock types format clean
+.PHONY: help run demo test check bench fuzz lock types format clean soak
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
 	@echo "make demo    two users ask the analyst on a server of its own; prints their timelines and stops"
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
+	@echo "make soak    what takes minutes: a page in a hidden tab"
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
@@ -53,6 +54,9 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit tests/architecture
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak.hidden_tab
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -124,6 +124,7 @@ class ChainSpans:
         yield from self.replays()
 
     def event(self, first: int, last: int) -> Iterator[ReadableSpan]:
+        """The spans of one event, or of an unbroken burst of deltas from `first` to `last`."""
         ledger = self._ledger
         begin, end = first - 1, last - 1
         missing = next((self._missing[seq] for seq in range(first, last + 1) if seq in self._missing), None)
@@ -170,6 +171,7 @@ class ChainSpans:
                              missing.since_ns, 0, missing)  # fmt: skip
 
     def replays(self) -> Iterator[ReadableSpan]:
+        """What was read back from the log, a pair of spans for each range and socket."""
         for number, replay in enumerate(self._ledger.replays):
             attributes = {
                 **self._common(),

@@ -21,8 +21,9 @@ APP: Final = ROOT / "app" / "tracewire"
 TELEMETRY: Final = ROOT / "telemetry" / "tracewire_telemetry"
 TESTS: Final = ROOT / "tests"
 SOURCES: Final = sorted([*APP.rglob("*.py"), *TELEMETRY.rglob("*.py")])
-TEST_FILES: Final = sorted(path for path in TESTS.rglob("*.py") if "benchmarks" not in path.parts)
-"""The benchmarks are no tests: they measure over a time, and pytest does not collect them."""
+MEASURING: Final = frozenset({"benchmarks", "soak"})
+TEST_FILES: Final = sorted(path for path in TESTS.rglob("*.py") if MEASURING.isdisjoint(path.parts))
+"""Without the benchmarks and the soak: they go on over a time, and pytest does not collect them."""
 LINES_MAX: Final = 400
 SPEAKS_TO_A_TERMINAL: Final = ("app/tracewire/cli.py", "app/tracewire/demo.py")
 VAGUE_NAMES: Final = frozenset({"utils", "util", "helpers", "helper", "common", "base", "misc"})

@@ -1,5 +1,5 @@
-"""The table of hostile input: each row on a real server, over the socket and over HTTP: what came back, what was counted,
-and that the server went on serving.
+"""The table of hostile input: each row on a real server, over the socket and over HTTP: what came back, what was
+counted, and that the server went on serving.
 
 Sign-in is by public keys, issuer and audience, so that every way to forge a token is there to be tried.
 """
@@ -246,7 +246,7 @@ async def test_a_used_ticket(server: ServerUnderTest, logged: list[Any]) -> None
 
 @pytest.mark.parametrize(("origin", "let_in"), [("https://evil.test", False), ("null", False), (None, True)])
 async def test_origins(server: ServerUnderTest, origin: str | None, *, let_in: bool) -> None:
-    """A foreign page's socket is closed with 4503; over HTTP the browser keeps it out, since nothing allows its origin."""
+    """A foreign page's socket is closed with 4503; over HTTP the browser keeps it out: nothing allows its origin."""
     counts = Counts(server)
     async with wire_to(server.server.ws_url, token_of("page"), origin=origin, ready=False) as wire:
         if let_in:

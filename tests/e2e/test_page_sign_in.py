@@ -1,8 +1,11 @@
 """Who gets into the page, and how its files are served, with and without sign-in configured."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -205,3 +208,13 @@ def test_nothing_is_inline_and_nothing_is_foreign() -> None:
         text = path.read_text()
         assert "innerHTML" not in text, path.name
         assert "https://" not in text, path.name
+
+
+def test_the_wheel_holds_the_page_and_the_client(tmp_path: Path) -> None:
+    """Whoever installs the package is served the same files."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in ZipFile(wheel).namelist() if name.startswith("tracewire/console/")}
+    assert packed == {f"tracewire/console/{path.name}" for path in (root / "app/tracewire/console").iterdir()}

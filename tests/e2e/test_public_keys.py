@@ -180,6 +180,9 @@ async def test_rotated_keys_are_fetched_and_made_up_ids_cost_the_issuer_nothing(
         configured(tmp_path, jwks_url=endpoint.url, jwks_refetch_seconds=0) as server,
     ):
         endpoint.document = DOCUMENT
+        for token in (with_pem("HS256"), jwt.encode(claims(), RSA, "PS256", headers={"kid": "x"}), "garbage"):
+            assert await both(server, token) == (UNAUTHENTICATED, 401)
+        assert endpoint.requests == 1, "what no key could make hold asks for none"
         assert await both(server, signed(EC, "e")) == (IN, 200)
         assert endpoint.requests == 2
 

@@ -112,7 +112,7 @@ async def test_s06_the_search_finds_what_it_looks_for(served: ServedChain) -> No
 
 
 async def test_s06_a_frame_that_strays_to_the_other_is_seen(tmp_path: Path) -> None:
-    """On a server that writes thoughts to everybody, both users' runs are whole, and the scenario is red all the same."""
+    """On a server that writes thoughts to everybody, both users' runs are whole; the scenario is red all the same."""
     async with served_chain(tmp_path, fault=str(LEAK)) as chain:
         with pytest.raises(BrokenChainError) as red:
             await s06_two_users_side_by_side(chain)
@@ -166,13 +166,7 @@ async def test_s07_a_run_with_an_event_withheld_from_the_client_scores_what_it_s
     has nothing to ack, because the first event is missing, cannot be told from one that never acks: nothing is claimed.
     """
     before = list(itertools.takewhile(lambda event_type: event_type != withheld, FIVE))
-    async with server_under_test(
-        tmp_path / "data",
-        agents=known_agents(),
-        outbox_age_seconds=0.2,
-        socket_deadline_seconds=0.5,
-        client_deadline_seconds=0.5,
-    ) as chain:
+    async with server_under_test(tmp_path / "data", agents=known_agents(), client_deadline_seconds=0.5) as chain:
         withheld_write(withheld)(monkeypatch, chain.server)
         async with signed_in(chain, USERS[0]) as wire:
             run_id = await wire.start_run("ask", agent=AGENT)

@@ -11,12 +11,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import uuid_utils
 from msgspec import Struct
+from websockets.exceptions import ConnectionClosed
 
 from support.servers import FIVE, ServerUnderTest
 from support.wire import Frame, Wire, contract_problems, wire_to
@@ -338,9 +339,12 @@ async def require_delivered(
             await wire.receive_run(run_id)
     except TimeoutError:
         findings.append(Finding("L6", "payload", f"no terminal event on the socket within {within_seconds:g} s"))
+    except ConnectionClosed as error:
+        findings.append(Finding("L6", "payload", f"the server closed the socket: {error}"))
     received = wire.events(run_id)
     if received:
-        await wire.ack(run_id, received[-1]["seq"])
+        with suppress(ConnectionClosed):  # said above
+            await wire.ack(run_id, received[-1]["seq"])
     trace = await chain.trace(run_id)
     durable = await stored(chain, run_id)
     findings += payload_findings(durable, user, run_id, "L5")

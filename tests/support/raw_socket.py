@@ -7,7 +7,6 @@ at.
 import asyncio
 import base64
 import contextlib
-import os
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -194,8 +193,3 @@ async def raw_socket(url: str, token: str | None = None, **changes: str | None) 
             assert ready is not None
             assert b'"type":"ready"' in ready.payload
         yield socket
-
-
-def random_key() -> str:
-    """A handshake key as a client would make it."""
-    return base64.b64encode(os.urandom(16)).decode()

@@ -128,7 +128,9 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def handle_ping(self) -> None:
-        """The pong is ready: send it, unless those before it are not even read."""
+        """The pong is ready: send it, unless those before it are not even read, or the connection has failed."""
+        if self.close_sent:
+            return
         if self.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             self.transport.abort()
             return

@@ -1,0 +1,9 @@
+"""Hostile traffic against a real server, as much of it as one has time for; `python -m tests.fuzz --help`."""
+
+import sys
+from pathlib import Path
+
+# By itself, too, it finds the tests' support where pytest has it.
+_TESTS = str(Path(__file__).resolve().parents[1])
+if _TESTS not in sys.path:
+    sys.path.append(_TESTS)
