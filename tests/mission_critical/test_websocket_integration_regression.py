@@ -37,7 +37,7 @@ from support.chain_checks import (
     signed_in,
 )
 from support.factory_scenarios import s16_the_architecture
-from support.faults import Fault, one_fault_a_link
+from support.faults import LEAK, Fault, one_fault_a_link
 from support.object_graph import (
     class_state,
     environment_readers,
@@ -149,6 +149,14 @@ async def test_s15_every_premium_user_is_served_with_every_event_and_nothing_of_
         assert (100, 100) == (report.users_served_percent, report.events_delivered_percent)
         assert 0 == report.contamination
         assert 0 < report.mean_first_event_seconds <= MEAN_FIRST_EVENT_SECONDS_MAX
+
+
+async def test_s15_a_frame_that_strays_to_another_user_is_seen(tmp_path: Path) -> None:
+    """On a server that writes thoughts to everybody all users are served with all events, and the scenario is red."""
+    async with served_chain(tmp_path, fault=str(LEAK)) as chain:
+        with pytest.raises(BrokenChainError, match="the contamination is") as red:
+            await s15_premium_users_at_once(chain, users=5)
+    assert ("L4", 1) == (red.value.check, len(red.value.findings))
 
 
 @pytest.mark.parametrize(

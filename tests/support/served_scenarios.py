@@ -224,7 +224,9 @@ async def s15_premium_users_at_once(
     findings = [finding for person in people for run in person.runs for finding in run.findings]
     check = first_check(findings)
     for seen_in, report in (("payload", by_payloads), ("trace", by_traces)):
-        findings += [Finding(check, seen_in, text) for text in report.shortfalls]
+        # What reaches another user left by an emitter that was not bound to its own.
+        strayed = "L4" if report.contamination and not findings else check
+        findings += [Finding(strayed, seen_in, text) for text in report.shortfalls]
     require(findings)
     return by_payloads, by_traces
 

@@ -12,7 +12,8 @@ class RecordedSpan(Struct, frozen=True):
     """One exported span. Ids are lower-case hex, `parent_id` is empty for a root; times are Unix nanoseconds.
 
     `kind` and `status` are OpenTelemetry's names in lower case: `internal`, `producer`, …; `unset`, `ok`, `error`.
-    `links` are (trace id, span id).
+    `links` are (trace id, span id). `sampled` is the flag of the span's context; the SDK's OTLP exporter leaves it out,
+    so that over OTLP it is always false.
     """
 
     name: str
