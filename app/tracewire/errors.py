@@ -105,6 +105,14 @@ class ContractBrokenError(TracewireError):
     code = RunErrorCode.CONTRACT_BROKEN.value
 
 
+class InvalidInputError(TracewireError, ValueError):
+    """What a user sent is not what the agent takes; the message says what is. For agents to raise: it ends the run with
+    `agent_error`, and is no defect that the log would need a traceback for.
+    """
+
+    code = RejectCode.INVALID_INPUT.value
+
+
 class NotSerializableError(TracewireError):
     """A value that an agent handed over cannot be written as JSON; nothing was emitted."""
 

@@ -23,6 +23,7 @@ from tracewire.engine.tool_call import said
 from tracewire.errors import (
     ContractBrokenError,
     DirectConstructionError,
+    InvalidInputError,
     LogUnavailableError,
     NotSerializableError,
     RejectedError,
@@ -210,10 +211,11 @@ class UserExecutionEngine:
                 outcome = Outcome.WORKER_LOST
             case _:
                 outcome = Outcome.AGENT_EXCEPTION
-        _log.error(
-            "agent_failed", agent=spec.name, user_id=self.context.user_id, run_id=self.context.run_id,
-            code=outcome.value, exc_info=error,
-        )  # fmt: skip
+        said_by = {"agent": spec.name, "user_id": self.context.user_id, "run_id": self.context.run_id}
+        if isinstance(error, InvalidInputError):
+            _log.info("agent_refused_input", **said_by, why=str(error))
+        else:
+            _log.error("agent_failed", **said_by, code=outcome.value, exc_info=error)
         message = str(error) if isinstance(error, TracewireError) else said(error)
         return await self._end(spec, outcome, message)
 

@@ -79,8 +79,8 @@ def build_analyst(log: EventLog, recordings: RecordingStore) -> Callable[[Contex
     """The built-in agent, over this log and these recordings.
 
     Every run that completes has shown all five critical events. Its input is what `questions.ACCEPTED_INPUT` says;
-    with any other the run fails with a `ValueError` that says so. A recording that is not there or cannot be read is
-    an answer, not an error.
+    with any other the run fails with an `InvalidInputError` that says so. A recording that is not there or cannot be
+    read is an answer, not an error.
     """
     executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="analyst")
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from tracewire.errors import InvalidInputError
+
 SAMPLE: Final = "sample"
 """The recording id that stands for the recording that ships with the package."""
 
@@ -78,7 +80,7 @@ def read_question(value: Any) -> Question:
     """The input of a run as a question.
 
     Raises:
-        ValueError: the input has another form. The message says which is accepted.
+        InvalidInputError: the input has another form. The message says which is accepted.
     """
     text, recording_id = _fields(value)
     text = text.strip()[:QUESTION_CHARACTERS_MAX]
@@ -97,16 +99,16 @@ def _fields(value: Any) -> tuple[str, str | None]:
     if isinstance(value, str):
         return value, None
     if not isinstance(value, Mapping):
-        raise ValueError(f"{ACCEPTED_INPUT} This input is {_kind(value)}.")
+        raise InvalidInputError(f"{ACCEPTED_INPUT} This input is {_kind(value)}.")
     unknown = sorted(str(name) for name in value if name not in ("question", "recording_id"))
     if unknown:
-        raise ValueError(f"{ACCEPTED_INPUT} This input has other fields: {', '.join(unknown)[:200]}.")
+        raise InvalidInputError(f"{ACCEPTED_INPUT} This input has other fields: {', '.join(unknown)[:200]}.")
     question = value.get("question", "")
     recording_id = value.get("recording_id")
     if not isinstance(question, str):
-        raise ValueError(f"{ACCEPTED_INPUT} Here `question` is {_kind(question)}.")
+        raise InvalidInputError(f"{ACCEPTED_INPUT} Here `question` is {_kind(question)}.")
     if recording_id is not None and not isinstance(recording_id, str):
-        raise ValueError(f"{ACCEPTED_INPUT} Here `recording_id` is {_kind(recording_id)}.")
+        raise InvalidInputError(f"{ACCEPTED_INPUT} Here `recording_id` is {_kind(recording_id)}.")
     return question, recording_id.strip() or None if recording_id else None
 
 
