@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 import httpx
+import structlog
 
 from tracewire.client_run import ClientError
 from tracewire.errors import SettingsError, StartupError, WiringError
@@ -74,8 +75,14 @@ def serve(**options: Any) -> None:
 
 
 async def _serve(settings: Settings) -> int:
+    from tracewire.holding import allow_descriptors
     from tracewire.main import Server
 
+    fitting = allow_descriptors(settings)
+    if fitting is not None:
+        advice = "raise the hard limit (ulimit -n), or lower TRACEWIRE_SOCKETS_MAX"
+        log = structlog.get_logger("tracewire.cli")
+        log.warning("few_descriptors", sockets_that_fit=fitting, sockets_max=settings.sockets_max, advice=advice)
     server = Server(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """What a server takes hold of before anything else, and can fail to: its ports and its folder."""
 
 import fcntl
+import resource
 import socket
 from pathlib import Path
 from typing import IO, Final
@@ -9,6 +10,8 @@ from tracewire.errors import StartupError
 from tracewire.serving import bind
 from tracewire.settings import Settings
 
+FILES_BESIDE_SOCKETS: Final = 512
+"""Descriptors for everything but sockets: the log, its readers, recordings, the exporter, what agents open."""
 LOCK_FILE: Final = "server.lock"
 
 
@@ -49,3 +52,19 @@ def hold_folder(folder: Path) -> IO[str]:
             [f"data folder {folder}: another server uses it; stop that one, or set TRACEWIRE_DATA_DIR"]
         ) from error
     return lock
+
+
+def allow_descriptors(settings: Settings) -> int | None:
+    """Raise this process's soft limit of open files so that `sockets_max` fits in, as far as the hard limit lets it.
+
+    Returns how many sockets fit in where that is fewer than the setting, otherwise `None`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.sockets_max + FILES_BESIDE_SOCKETS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    return soft - FILES_BESIDE_SOCKETS

@@ -4,7 +4,9 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 from tracewire.eventlog.sqlite_schema import DATABASE_NAME
 from tracewire.gateway.auth import DEVELOPMENT_SECRET_FILE
@@ -31,11 +33,12 @@ def inspect_folder(folder: Path) -> Iterator[str]:
 
 
 def _database(database: Path) -> str:
+    # Reading a log that nobody has open would leave SQLite's side files behind, unless it is read as immutable.
+    how = "mode=ro" if database.with_name(f"{database.name}-wal").exists() else "mode=ro&immutable=1"
     try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?{how}", uri=True)) as connection:
             schema = connection.execute("PRAGMA user_version").fetchone()[0]
             runs, unfinished = connection.execute("SELECT count(*), count(*) - count(outcome) FROM runs").fetchone()
-        connection.close()
     except sqlite3.Error as error:
         return f"cannot be read ({error})"
     return f"{database.stat().st_size} bytes, schema {schema}, {runs} runs, {unfinished} without a terminal event"
