@@ -35,13 +35,14 @@ class OpenRun:
     Links stamp the ledger themselves; what can settle a run goes through here.
     """
 
-    __slots__ = ("_watch", "awaiting_input", "ledger", "spans")
+    __slots__ = ("_watch", "awaiting_input", "ledger", "owes_end", "spans")
 
     def __init__(self, watch: "Watch", ledger: RunLedger, spans: RunSpans) -> None:
         self._watch = watch
         self.ledger = ledger
         self.spans = spans
         self.awaiting_input = False
+        self.owes_end = False
 
     def attached(self, *, acking: bool, reader: bool = False, after_seq: int = 0) -> int:
         """A socket follows the run from after this seq on; the ordinal that names it in the ledger."""
@@ -59,8 +60,9 @@ class OpenRun:
             self._watch.consider(self)
         return fresh
 
-    def ended(self, outcome: Outcome) -> None:
-        """The run has its terminal event, durable."""
+    def ended(self, outcome: Outcome, *, durable: bool = True) -> None:
+        """The run has its terminal event. Not durable: it could not be logged yet, and is owed to who follows."""
+        self.owes_end = not durable
         self.ledger.ended(outcome, time.monotonic_ns())
         self._watch.run_ended(self)
 

@@ -3,6 +3,8 @@
 Each scenario is checked by the event payloads and by the exported traces.
 """
 
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -30,6 +32,8 @@ from support.servers import FIVE, ServerUnderTest
 from tracewire.delivery.emitter_factory import UserEmitterFactory
 from tracewire.engine.factory import ExecutionFactory
 from tracewire.errors import NotConfiguredError
+from tracewire.runs import service
+from tracewire.runs.recovery import close_broken_run
 
 ADA, BOB, _ = USERS
 EMITTER_DEPENDENCIES = ("event log", "connections", "watch", "health")
@@ -217,6 +221,24 @@ async def test_s04_a_chain_that_cannot_be_wired_ends_the_run_and_names_the_link(
     assert await stored(chain, run_id) == events
     assert (trace.root.status, trace.root.attributes["error.type"]) == ("error", "worker_lost")
     assert len(trace) == 1
+
+
+async def test_s04_a_look_at_the_sockets_between_a_broken_run_and_its_end_loses_nothing(
+    chain: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is settled before its terminal event can be durable: a socket that forgets settled runs keeps it."""
+    without_method("agent_completed")(monkeypatch, chain.server)
+
+    async def look_then_close(*arguments: Any) -> None:
+        for connection in chain.server.connections:
+            connection.forget_settled()
+        await close_broken_run(*arguments)
+
+    monkeypatch.setattr(service, "close_broken_run", look_then_close)
+    async with signed_in(chain, ADA) as wire:
+        run_id = await wire.start_run("ask", agent=AGENT)
+        events = await wire.receive_run(run_id)
+    assert [event["type"] for event in events] == ["agent_error"]
 
 
 async def test_s04_runs_after_a_broken_one_are_whole(chain: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:

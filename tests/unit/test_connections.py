@@ -248,16 +248,17 @@ async def test_whether_the_client_acks_is_told_to_the_ledgers_of_later_runs() ->
 
 
 async def test_a_long_lived_socket_forgets_settled_runs() -> None:
-    """Open ones and those that it still catches up with stay."""
+    """Open ones, those that it still catches up with and those whose terminal event is still owed stay."""
     socket = Socket()
-    runs = {name: accepted_run(name) for name in ("open", "settled", "catching up")}
+    runs = {name: accepted_run(name) for name in ("open", "settled", "catching up", "owing its end")}
     for name, run in runs.items():
         socket.connection.follow(name, run, live=name != "catching up")
+        run.owes_end = name == "owing its end"
         if name != "open":
             run.ledger.settled_ns = 1
     socket.connection.follow("unwatched", None)
     socket.connection.forget_settled()
-    assert {"open", "catching up", "unwatched"} == set(socket.connection.follows)
+    assert {"open", "catching up", "owing its end", "unwatched"} == set(socket.connection.follows)
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------

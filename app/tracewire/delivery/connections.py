@@ -101,11 +101,17 @@ class Connection:
             followed.run.detached(followed.socket)
 
     def forget_settled(self) -> None:
-        """Stop following runs that are settled, so that a long-lived socket does not remember them all."""
+        """Stop following runs that are settled, so that a long-lived socket does not remember them all.
+
+        One whose terminal event is still owed is followed until it came.
+        """
         settled = [
             run_id
             for run_id, followed in self.follows.items()
-            if followed.live and followed.run is not None and followed.run.ledger.settled_ns
+            if followed.live
+            and followed.run is not None
+            and followed.run.ledger.settled_ns
+            and not followed.run.owes_end
         ]
         for run_id in settled:
             del self.follows[run_id]

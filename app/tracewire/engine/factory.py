@@ -146,7 +146,9 @@ class ExecutionFactory:
             )
         except TracewireError as second:
             _log.error("run_not_closed", user_id=context.user_id, run_id=context.run_id, error=str(second))
-        run.ended(Outcome.WORKER_LOST)
+            run.ended(Outcome.WORKER_LOST, durable=False)
+        else:
+            run.ended(Outcome.WORKER_LOST)
 
     def _create_bridge(self, emitter: UserWebSocketEmitter, run: OpenRun, metrics: Metrics) -> AgentWebSocketBridge:
         return AgentWebSocketBridge(emitter, run, metrics)

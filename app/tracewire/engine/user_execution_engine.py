@@ -287,7 +287,7 @@ class UserExecutionEngine:
             "run_not_closed", agent=spec.name, user_id=self.context.user_id, run_id=self.context.run_id,
             error=str(error),
         )  # fmt: skip
-        self._run.ended(Outcome.LOG_UNAVAILABLE)
+        self._run.ended(Outcome.LOG_UNAVAILABLE, durable=False)
         return RunResult(Outcome.LOG_UNAVAILABLE, None, str(error), Receipt(self.bridge.emitter.durable_seq, {}))
 
     def _stamp(self, event_class: type[Event]) -> int:
