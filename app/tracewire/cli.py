@@ -1,6 +1,7 @@
 """The command line: serve, ask, token, doctor."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -60,21 +61,24 @@ def serve(**options: Any) -> None:
     """Run the server, until SIGTERM or SIGINT drains it; a second one ends it at once."""
     options["agents"] = options["agents"] or None
     settings = _settings_or_exit(**options)
-    from tracewire_telemetry.logs import configure_logging  # the other commands need none of this, and start sooner
+    # The other commands need none of this, and start sooner.
+    from tracewire_telemetry.logs import configure_logging, write_in_thread
 
     configure_logging(level=settings.log_level)
+    stop_logging = write_in_thread()
     # An agent's own instrumentation asks OpenTelemetry for the process's provider: it is to find the run's.
     os.environ.setdefault("OTEL_PYTHON_TRACER_PROVIDER", "tracewire")
     import uvloop
 
-    code = uvloop.run(_serve(settings))
+    code = uvloop.run(_serve(settings, stop_logging))
+    stop_logging()
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread of an agent that never ends would otherwise hold the process back at its exit.
     os._exit(code)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, stop_logging: Callable[[], None]) -> int:
     from tracewire.holding import allow_descriptors
     from tracewire.main import Server
 
@@ -89,6 +93,7 @@ async def _serve(settings: Settings) -> int:
 
     def stop_or_exit() -> None:
         if stop.is_set():
+            stop_logging()
             os._exit(1)
         stop.set()
 
@@ -99,6 +104,8 @@ async def _serve(settings: Settings) -> int:
     except StartupError as error:
         click.echo(f"tracewire: {error}", err=True)
         return 1
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was logged stands before the welcome
     if settings.development:
         click.echo(_welcome(settings, server.url, server.ws_url, server.ops_url))
     await stop.wait()

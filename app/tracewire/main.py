@@ -33,7 +33,7 @@ from tracewire.gateway.public import public_app
 from tracewire.gateway.revoking import Revoker
 from tracewire.gateway.runs import HttpRuns
 from tracewire.gateway.sign_in import SignIn
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.holding import hold_folder, hold_ports
 from tracewire.readiness import Readiness
 from tracewire.runs.recordings import RecordingStore

@@ -4,6 +4,7 @@ code, counted, logged, and harms nobody else.
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import structlog
 from support.agents import all_agents
 from support.servers import ServerUnderTest, server_under_test
 from support.wire import contract_problems, wire_to
+from tracewire.gateway.sockets import SocketSession
 
 FRAMES = 20
 BURST = 100
@@ -53,6 +55,34 @@ def counted(server: ServerUnderTest, name: str, code: str) -> float:
     value = server.server.telemetry.metrics.registry.get_sample_value(f"tracewire_{name}_total", {"code": code})
     assert value is not None
     return value
+
+
+async def test_bad_frames_that_come_at_once_hold_up_their_sender_alone(
+    server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two refusals the event loop goes on: a task of somebody else's gets its turn."""
+    turns, refused_at = 0, list[int]()
+    reject = SocketSession._reject
+
+    def note(self: SocketSession, *arguments: Any, **fields: Any) -> None:
+        refused_at.append(turns)
+        reject(self, *arguments, **fields)
+
+    async def go_on() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(SocketSession, "_reject", note)
+    async with wire_to(server.server.ws_url, server.token("hostile")) as wire:
+        others = asyncio.create_task(go_on())
+        for _ in range(9):
+            await wire.send_text("no frame")
+        for _ in range(9):
+            await wire.receive_type("rejected")
+        others.cancel()
+    assert all(later > earlier for earlier, later in itertools.pairwise(refused_at))
 
 
 async def answers(server: ServerUnderTest) -> bool:

@@ -38,7 +38,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=900, help="the most that it may take")
     parser.add_argument("--warm-up", type=int, default=400_000, help="of these, sent before memory is looked at")
     parser.add_argument("--rate", type=float, default=0, help="frames and requests a second; 0: as many as go")
-    parser.add_argument("--alone-runs", type=int, default=30, help="runs of the healthy user before the attack")
+    parser.add_argument(
+        "--alone-runs", type=int, default=30, help="runs of the healthy user between two turns of the attack"
+    )
     parser.add_argument("--only", type=int, help="send the attack of this number alone")
     return parser.parse_args()
 

@@ -58,25 +58,33 @@ class Attackers:
         self._tokens = tokens
         self._seed = seed
         self._at_once = at_once
+        self._carried_out = 0
 
     async def attack(self, indexes: Iterator[int], *, going_on: Callable[[], bool], per_second: float = 0) -> None:
         """Carry out these attacks, as long as `going_on` says so; at most so many frames and requests a second."""
         loop = asyncio.get_running_loop()
-        began, before = loop.time(), self.tally.sent
+        due = loop.time()
 
         async def work() -> None:
+            nonlocal due
             for index in indexes:
                 if not going_on():
                     return
-                early = began + (self.tally.sent - before) / per_second - loop.time() if per_second else 0
-                if early > 0:
-                    await asyncio.wait([loop.create_future()], timeout=early)
+                if per_second:
+                    # Each takes a place in time of its own; else all would wait for the same moment, and burst.
+                    due = max(due, loop.time() - 1.0) + self._items_an_attack / per_second
+                    await asyncio.wait([loop.create_future()], timeout=max(0.0, due - loop.time()))
                 await self.one(index)
 
         await asyncio.gather(*(work() for _ in range(self._at_once)))
 
+    @property
+    def _items_an_attack(self) -> float:
+        return self.tally.sent / max(1, self._carried_out) or 1.0
+
     async def one(self, index: int) -> None:
         """Carry out one attack; what was wrong with the answers is in the tally."""
+        self._carried_out += 1
         attack = self._hostile.attack(self._seed, index)
         try:
             async with asyncio.timeout(ATTACK_SECONDS), tcp_to(self._url) as socket:

@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -29,8 +30,13 @@ EXPECTED_ERRORS: Final = ('"event_loop_blocked"', "ValueError: The analyst takes
 """A blocked loop is a matter of time, and told of; a question that the analyst does not take ends its run."""
 
 
+ATTACK_TURN_SECONDS: Final = 30.0
+Span = tuple[float, float]
+"""From when until when, Unix seconds."""
+
+
 class Window(NamedTuple):
-    """What the healthy user saw between two moments."""
+    """What the healthy user saw in some spans of time."""
 
     runs: int
     events: int
@@ -103,9 +109,11 @@ class HealthyUser:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def window(self, since: float, until: float) -> Window:
-        """The runs that began within."""
-        runs = [run for run in self.runs if since <= run["began"] < until]
+    def window(self, spans: Sequence[Span]) -> Window:
+        """The runs that began and ended within one of the spans."""
+        runs = [
+            run for run in self.runs if any(since <= run["began"] and run["ended"] < until for since, until in spans)
+        ]
         latencies = sorted(itertools.chain.from_iterable(run["latencies_ms"] for run in runs))
         if not latencies:
             return Window(0, 0, 0.0, 0.0)
@@ -152,31 +160,50 @@ class Campaign:
 
     async def _attack(self, server: ServerProcess, user: HealthyUser, attackers: Attackers, started: float) -> Outcome:
         tally, indexes = attackers.tally, itertools.count()
+        # Attackers are other machines: here they take what processor time the server and the healthy user leave.
+        os.nice(19)
         await attackers.attack(indexes, going_on=lambda: tally.sent < self._warm_up, per_second=self._per_second)
         self._say(f"warm after {tally.sent:,}")
-        alone_since = time.time()
-        await user.finish_runs(self._alone_runs)
+        # Alone and attacked by turns: whatever else this machine does meanwhile falls to both alike.
+        alone, meanwhile = [await self._alone(user)], list[Span]()
         memory_before = memory_kib(server)
-        since, began = time.time(), time.monotonic()
-        await attackers.attack(
-            indexes,
-            going_on=lambda: not (tally.failures or self._until(tally, time.monotonic() - began)),
-            per_second=self._per_second,
-        )
-        until = time.time()
-        await user.finish_runs(2)  # what the attack left behind is let go meanwhile
-        memory_after = memory_kib(server)
+        attacked_seconds = 0.0
+
+        def going_on() -> bool:
+            seconds = attacked_seconds + time.monotonic() - began
+            return not (tally.failures or self._until(tally, seconds))
+
+        enough = False
+        while not enough:
+            since, began = time.time(), time.monotonic()
+            turn_ends = began + ATTACK_TURN_SECONDS
+            await attackers.attack(
+                indexes,
+                going_on=lambda: going_on() and time.monotonic() < turn_ends,  # noqa: B023 # of this turn
+                per_second=self._per_second,
+            )
+            enough = not going_on()
+            attacked_seconds += time.monotonic() - began
+            meanwhile.append((since, time.time()))
+            await user.finish_runs(2)  # what the attack left behind is let go meanwhile
+            memory_after = memory_kib(server)
+            alone.append(await self._alone(user))
         user_exit_code = await asyncio.to_thread(user.stop)
         problems = [f"run {number}: {problem}" for number, run in enumerate(user.runs) for problem in run["problems"]]
         if user_exit_code:
             problems.append(f"the healthy user's process ended with {user_exit_code}")
         return Outcome(
-            tally, until - since, memory_before, memory_after,
-            user.window(alone_since, since), user.window(since, until), problems,
+            tally, attacked_seconds, memory_before, memory_after,
+            user.window(alone), user.window(meanwhile), problems,
             exit_code=await asyncio.to_thread(server.stop),
             log_bytes=len(server.log_text().encode()), log_lines=log_lines(server), log_problems=log_problems(server),
             seconds_in_all=time.monotonic() - started,
         )  # fmt: skip
+
+    async def _alone(self, user: HealthyUser) -> Span:
+        since = time.time()
+        await user.finish_runs(self._alone_runs)
+        return since, time.time()
 
     async def _tell(self, server: ServerProcess, tally: Tally) -> None:
         loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
 """`python -m fuzz.healthy URL`, the token on standard input: a user who goes on working, in a process of its own.
 
-One run after another until standard input ends. Each is a line of JSON on standard output: when it began (Unix
-seconds), how long each event took from its envelope's time to this client (milliseconds), and what was wrong with it.
+One run after another until standard input ends. Each is a line of JSON on standard output: when it began and
+ended (Unix seconds), how long each event took from its envelope's time to this client (milliseconds), and what was
+wrong with it.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ async def one_run(client: Client) -> dict[str, Any]:
         problems.append(f"the seqs are {seqs}")
     if not run.receipt_agrees:
         problems.append(f"the receipt says {run.receipt}, there came {dict(run.received)}")
-    return {"began": began, "latencies_ms": latencies_ms, "problems": problems}
+    return {"began": began, "ended": time.time(), "latencies_ms": latencies_ms, "problems": problems}
 
 
 if __name__ == "__main__":

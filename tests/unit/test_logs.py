@@ -2,20 +2,25 @@
 
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from structlog.typing import EventDict
 
 from tracewire_telemetry.logs import (
+    LINES_WAITING_MAX,
     PEER_EVENTS,
     PEER_LINES_MAX,
     PEER_SECONDS,
     QUIET_LOGGERS,
     SECRET_KEYS,
+    LogThread,
     PeerBound,
     configure_logging,
+    write_in_thread,
 )
 
 
@@ -121,28 +126,83 @@ def test_configuring_twice_does_not_write_twice(capsys: pytest.CaptureFixture[st
     assert len(lines(capsys)) == 1
 
 
-def record(event: object, at: float) -> logging.LogRecord:
-    """A record as structlog hands it to the handler."""
-    made = logging.LogRecord("t", logging.INFO, "", 0, event, None, None)
-    made.created = at
-    return made
+class Clock:
+    """A clock that stands."""
+
+    now = 1.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def written(bound: PeerBound, event: str) -> EventDict | None:
+    """What becomes of one of our records."""
+    try:
+        return bound(None, "info", {"event": event})
+    except structlog.DropEvent:
+        return None
 
 
 @pytest.mark.parametrize("event", sorted(PEER_EVENTS))
 def test_a_peer_cannot_fill_the_log(event: str) -> None:
     """So many lines of one kind in a time, and then the first says how many were left out."""
-    bound = PeerBound()
-    written = [bound.filter(record({"event": event}, 1.0)) for _ in range(PEER_LINES_MAX + 7)]
-    assert [True] * PEER_LINES_MAX + [False] * 7 == written
-    next_one = record({"event": event}, 1.0 + PEER_SECONDS)
-    assert bound.filter(next_one)
-    assert {"event": event, "left_out": 7} == next_one.msg
+    clock = Clock()
+    bound = PeerBound(clock)
+    first = [written(bound, event) for _ in range(PEER_LINES_MAX + 7)]
+    assert [{"event": event}] * PEER_LINES_MAX + [None] * 7 == first
+    clock.now += PEER_SECONDS
+    assert {"event": event, "left_out": 7} == written(bound, event)
 
 
 def test_what_no_peer_causes_is_written_however_often() -> None:
     """Runs, incidents and errors are never left out."""
     bound = PeerBound()
-    assert all(bound.filter(record({"event": "run_ended"}, 1.0)) for _ in range(PEER_LINES_MAX * 2))
+    assert {"event": "run_ended"} == written(bound, "run_ended")
+    assert all(written(bound, "run_ended") for _ in range(PEER_LINES_MAX * 2))
+
+
+class HeldWriter(logging.Handler):
+    """Writes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Wait, then keep the line."""
+        assert self.let_go.wait(30)
+        self.lines.append(record.getMessage())
+
+
+def test_a_log_that_nobody_takes_holds_up_nobody() -> None:
+    """Lines past the bound are left out, and the next one that can be written says how many."""
+    writer = HeldWriter()
+    thread = LogThread(writer)
+    for number in range(LINES_WAITING_MAX + 100):
+        thread.emit(logging.LogRecord("t", logging.INFO, "", 0, "line %d", (number,), None))
+    writer.let_go.set()
+    thread.stop(30.0)
+    left_out = LINES_WAITING_MAX + 100 - len(writer.lines)
+    assert 0 < left_out <= 100
+    assert [f"line {number}" for number in range(len(writer.lines))] == writer.lines
+    thread = LogThread(writer)
+    thread._left_out = left_out
+    thread.emit(logging.LogRecord("t", logging.INFO, "", 0, "later", None, None))
+    thread.stop(30.0)
+    assert [f"{left_out} log lines were left out: whoever takes them is too slow", "later"] == writer.lines[-2:]
+
+
+def test_what_was_logged_before_the_end_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopping waits for the thread, and later lines are written as before."""
+    configure_logging(level="info", json=True)
+    stop = write_in_thread()
+    numbers = range(500)
+    for number in numbers:
+        structlog.get_logger("t").info("counted", number=number)
+    stop()
+    structlog.get_logger("t").info("after")
+    assert [*numbers, None] == [line.get("number") for line in lines(capsys)]
 
 
 def test_the_log_of_the_process_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:

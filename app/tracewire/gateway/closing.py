@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from tracewire.gateway.session import Session
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire_telemetry.ledger import NS_PER_SECOND
 from tracewire_telemetry.vocabulary import CloseCode
 

@@ -23,7 +23,7 @@ from tracewire.errors import EventLogError, RejectedError
 from tracewire.eventlog import RunSummary
 from tracewire.gateway.auth import Principal
 from tracewire.gateway.reading import SEQ_MAX, integer_of
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.gateway.transport import CLOSE_TIMEOUT_SECONDS, HTTP_EXTENSION, limit_kernel_buffers
 from tracewire_telemetry.vocabulary import TERMINAL_TYPES, CloseCode, RejectCode
 

@@ -12,7 +12,8 @@ from tracewire.gateway.problems import EXCEPTION_HANDLERS
 from tracewire.gateway.recordings import upload
 from tracewire.gateway.runs import HttpRuns, RunsController, agents
 from tracewire.gateway.schema_routes import schema_routes
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
+from tracewire.gateway.sockets import serve_socket
 from tracewire.gateway.tickets import issue_ticket
 from tracewire.runs.recordings import RecordingStore
 
@@ -24,7 +25,7 @@ def public_app(
 
     @websocket("/ws")
     async def ws(socket: WebSocket[Any, Any, Any]) -> None:
-        await gateway.serve(socket)
+        await serve_socket(gateway, socket)
 
     settings = gateway.settings
     return Litestar(

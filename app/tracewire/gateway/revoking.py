@@ -8,7 +8,7 @@ import structlog
 
 from tracewire.gateway.auth import AuthenticationError
 from tracewire.gateway.revocation import Revocation, Revocations
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
 
 _log = structlog.get_logger("tracewire.gateway")
 

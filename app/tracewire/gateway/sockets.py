@@ -14,13 +14,12 @@ from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET
 
-from tracewire.delivery.connections import Connection, Connections
+from tracewire.delivery.connections import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire.errors import LogUnavailableError, RejectedError
-from tracewire.eventlog import EventLog
 from tracewire.events import EVENT_BYTES_MAX
 from tracewire.gateway import frames, tickets
-from tracewire.gateway.auth import AuthenticationError, Authenticator, Principal
+from tracewire.gateway.auth import AuthenticationError, Principal
 from tracewire.gateway.frames import CLIENT_FRAMES, BadFrameError, ClientFrame, ServerFrame, decode_frame, encode_frame
 from tracewire.gateway.keys import KeysUnavailableError
 from tracewire.gateway.protocol import (
@@ -31,77 +30,48 @@ from tracewire.gateway.protocol import (
     find_token,
     origin_allowed,
 )
-from tracewire.gateway.rates import FrameRate, frame_allowances
-from tracewire.gateway.session import Session
+from tracewire.gateway.rates import FrameRate
+from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.gateway.socket_runs import SocketRuns
 from tracewire.gateway.transport import EXTENSION, SocketTransport
-from tracewire.readiness import Readiness
-from tracewire.runs.service import RunService
-from tracewire.settings import Settings
-from tracewire_telemetry.sdk import Telemetry
 from tracewire_telemetry.vocabulary import CloseCode, RejectCode
 
 _log = structlog.get_logger("tracewire.gateway")
 
 
-class SocketGateway:
-    """What every socket of the server shares. `sessions` are the sockets that are accepted and not yet gone."""
+async def serve_socket(gateway: SocketGateway, socket: WebSocket[Any, Any, Any]) -> None:
+    """Serve one handshake, and the socket that comes of it, to its end. It lets no exception out."""
+    if not gateway.readiness.ready:
+        await _refuse(gateway, socket)
+        return
+    session = SocketSession(gateway, socket)
+    gateway.sessions.add(session)
+    try:
+        await session.run()
+    except WebSocketDisconnect:
+        pass  # the peer went while something was being sent
+    except Exception:  # noqa: BLE001 # Litestar would close with 4500, which is never ours
+        _log.exception("socket_failed", connection_id=session.id)
+        session.close(CloseCode.INTERNAL)
+    finally:
+        session.gone()
+        gateway.sessions.discard(session)
 
-    def __init__(
-        self,
-        settings: Settings,
-        authenticator: Authenticator,
-        runs: RunService,
-        log: EventLog,
-        connections: Connections,
-        agents: tuple[str, ...],
-        readiness: Readiness,
-        telemetry: Telemetry,
-    ) -> None:
-        self.settings = settings
-        self.authenticator = authenticator
-        self.runs = runs
-        self.log = log
-        self.connections = connections
-        self.agents = agents
-        self.readiness = readiness
-        self.telemetry = telemetry
-        self.metrics = telemetry.metrics
-        self.sessions: set[Session] = set()
-        self.tickets = tickets.Tickets(seconds=settings.ticket_seconds, per_user_max=settings.tickets_per_user_max)
-        self.frame_allowances = frame_allowances(settings.frames_per_second_max)
-        self.awaiting_token = 0
 
-    async def serve(self, socket: WebSocket[Any, Any, Any]) -> None:
-        """Serve one handshake, and the socket that comes of it, to its end. It lets no exception out."""
-        if not self.readiness.ready:
-            await self._refuse(socket)
-            return
-        session = SocketSession(self, socket)
-        self.sessions.add(session)
-        try:
-            await session.run()
-        except WebSocketDisconnect:
-            pass  # the peer went while something was being sent
-        except Exception:  # noqa: BLE001 # Litestar would close with 4500, which is never ours
-            _log.exception("socket_failed", connection_id=session.id)
-            session.close(CloseCode.INTERNAL)
-        finally:
-            session.gone()
-            self.sessions.discard(session)
-
-    async def _refuse(self, socket: WebSocket[Any, Any, Any]) -> None:
-        reasons = self.readiness.reasons
-        code = RejectCode.DRAINING if self.readiness.draining else RejectCode.NOT_READY
-        self.metrics.rejected(code)
-        _log.info("handshake_refused", code=code.value, why=reasons)
-        body = f"not ready: {'; '.join(reasons.values())}\n".encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"2")]
-        await socket.receive()
-        start: Any = {"type": "websocket.http.response.start", "status": 503, "headers": headers}
-        end: Any = {"type": "websocket.http.response.body", "body": body}
-        await socket.send(start)
-        await socket.send(end)
+async def _refuse(gateway: SocketGateway, socket: WebSocket[Any, Any, Any]) -> None:
+    reasons = gateway.readiness.reasons
+    code = RejectCode.DRAINING if gateway.readiness.draining else RejectCode.NOT_READY
+    gateway.metrics.rejected(code)
+    _log.info("handshake_refused", code=code.value, why=reasons)
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"2")]
+    await socket.receive()
+    start: Any = {"type": "websocket.http.response.start", "status": 503, "headers": headers}
+    end: Any = {
+        "type": "websocket.http.response.body",
+        "body": f"not ready: {'; '.join(reasons.values())}\n".encode(),
+    }
+    await socket.send(start)
+    await socket.send(end)
 
 
 class SocketSession:
@@ -260,6 +230,7 @@ class SocketSession:
             self._reject(error.frame, error, request_id=error.request_id, run_id=error.run_id)
             if self._bad_frames.count(time.monotonic_ns()):
                 self.close(CloseCode.PROTOCOL)
+            await asyncio.sleep(0)  # many, sent at once, hold up their sender alone
             return True
         kind = frame.__struct_config__.tag
         request_id = getattr(frame, "request_id", None)
@@ -277,7 +248,8 @@ class SocketSession:
         return True
 
     async def _await_turn(self, frame: ClientFrame) -> None:
-        while wait := self._frame_rate.admit(frame, self.connection, time.monotonic_ns()):
+        admit = self._frame_rate.admit
+        while wait := admit(frame, self.connection, time.monotonic_ns()):
             await asyncio.sleep(wait)
             if self.state is ConnectionState.CLOSED:
                 return
