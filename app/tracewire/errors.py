@@ -6,7 +6,7 @@
 
 from collections.abc import Sequence
 
-from tracewire_telemetry.vocabulary import RejectCode, RunErrorCode
+from tracewire_telemetry.vocabulary import RejectCode, ResumeOutcome, RunErrorCode
 
 
 class TracewireError(Exception):
@@ -145,6 +145,20 @@ class UnknownRunError(EventLogError):
     """No such run, or it is another user's: the two cannot be told apart on purpose."""
 
     code = RejectCode.UNKNOWN_RUN.value
+
+
+class EventsExpiredError(EventLogError):
+    """Events that were asked for are no longer kept; nothing of the run is given in their place.
+
+    `first_seq` is the oldest that is kept, 0 where the run is gone whole.
+    """
+
+    code = ResumeOutcome.EXPIRED.value
+
+    def __init__(self, run_id: str, first_seq: int) -> None:
+        self.first_seq = first_seq
+        kept = f"the log begins at seq {first_seq}; ask after {first_seq - 1}" if first_seq else "none are left"
+        super().__init__(f"events of run {run_id} have expired: {kept}")
 
 
 class RequestIdReusedError(EventLogError):

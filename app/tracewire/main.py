@@ -38,6 +38,7 @@ from tracewire.holding import hold_folder, hold_ports
 from tracewire.readiness import Readiness
 from tracewire.runs.recordings import RecordingStore
 from tracewire.runs.recovery import close_lost_runs
+from tracewire.runs.retention import Retention
 from tracewire.runs.service import RunService
 from tracewire.serving import AppServer, port_of
 from tracewire.settings import Settings
@@ -232,6 +233,10 @@ class Server:
             self.telemetry,
         )
         self._closers.append(self.runs.close)
+        self._retention = Retention(
+            settings, self.log, self.recordings, metrics, watched=watch.runs.__contains__, threads=self._file_threads
+        )
+        self._closers.append(self._retention.stop)
         self._keeper = SocketKeeper(self.gateway)
         self._watchdog = LoopWatchdog(limit_seconds=settings.loop_blocked_seconds)
         self._http_runs = HttpRuns(self._sign_in.authenticator, self.runs, self.log, self.agents)
@@ -266,6 +271,7 @@ class Server:
                     task.result()
         self._keeper.start()
         self._watchdog.start()
+        self._retention.start()
         self._health_task = asyncio.create_task(self._watch_health())
 
     def _publish_gauges(self) -> None:

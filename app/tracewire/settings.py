@@ -21,6 +21,10 @@ OTHER_VARIABLES: Final = frozenset({"TRACEWIRE_TOKEN", "TRACEWIRE_URL"})
 """Variables of ours that are no settings of the server."""
 
 
+RETENTION_BYTES_MIN: Final = 16 * 1024 * 1024
+"""A smaller log would remove runs that its users are still reading."""
+
+
 def _setting(description: str, *, unit: str = "", ge: float | None = None, le: float | None = None) -> Meta:
     return Meta(description=description, ge=ge, le=le, extra={"unit": unit})
 
@@ -141,6 +145,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     commit_retry_seconds: Annotated[
         float, _setting("time that a failing commit is retried", unit="seconds", ge=0, le=60)
     ] = 2
+    retention_hours: Annotated[
+        float,
+        _setting("time that a run is kept after its end, and a recording after its last use", unit="hours", ge=0.001),
+    ] = 24
+    run_events_max: Annotated[
+        int, _setting("events kept of a run, the newest; older ones expire", unit="events", ge=100)
+    ] = 10_000
+    retention_bytes: Annotated[
+        int,
+        _setting("size of the log past which the runs that ended first are removed; 0: none", unit="bytes", ge=0),
+    ] = 10 * 1024**3
+    retention_sweep_seconds: Annotated[
+        float, _setting("time between two looks at what has expired", unit="seconds", ge=0.05)
+    ] = 5
     drain_grace_seconds: Annotated[
         float, _setting("time that running runs get when the server is told to stop", unit="seconds", ge=0)
     ] = 5
@@ -269,6 +287,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"TRACEWIRE_LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error"
     if settings.port and settings.port == settings.ops_port and settings.host == settings.ops_host:
         yield f"TRACEWIRE_OPS_PORT={settings.ops_port}: is TRACEWIRE_PORT too; they must differ"
+    if 0 < settings.retention_bytes < RETENTION_BYTES_MIN:
+        yield (
+            f"TRACEWIRE_RETENTION_BYTES={settings.retention_bytes}: "
+            f"must be 0 (no bound), or {RETENTION_BYTES_MIN} or more"
+        )
     if settings.socket_deadline_seconds <= settings.outbox_age_seconds:
         yield "TRACEWIRE_SOCKET_DEADLINE_SECONDS: must be above TRACEWIRE_OUTBOX_AGE_SECONDS, which cuts a socket first"
 

@@ -15,6 +15,7 @@ from tracewire_telemetry.vocabulary import (
     LINKS,
     CloseCode,
     EventType,
+    ExpiryReason,
     Origin,
     Outcome,
     RejectCode,
@@ -170,6 +171,15 @@ EVENTLOG_OLDEST_UNCOMMITTED = MetricSpec(
     "eventlog_oldest_uncommitted_seconds", "gauge", "Age of the oldest write that is not committed."
 )
 EVENTLOG_BYTES = MetricSpec("eventlog_bytes", "gauge", "Size of the event log on disk.")
+EVENTLOG_USED_BYTES = MetricSpec(
+    "eventlog_used_bytes", "gauge", "Size of what the event log holds, freed room left out, at the last sweep."
+)
+EVENTLOG_EXPIRED_RUNS = MetricSpec(
+    "eventlog_expired_runs_total", "counter", "Runs that retention removed.", (("reason", _values(ExpiryReason)),)
+)
+EVENTLOG_EXPIRED_EVENTS = MetricSpec(
+    "eventlog_expired_events_total", "counter", "Events that retention removed, with their runs or from them."
+)
 LEDGER_EVENTS_OPEN = MetricSpec("ledger_events_open", "gauge", "Events of runs that are not settled.")
 WATCH_LAST_TICK = MetricSpec(
     "watch_last_tick_timestamp_seconds", "gauge", "When the watch last looked at the deadlines, Unix time."

@@ -24,6 +24,7 @@ from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
     LINKS,
     CloseCode,
+    ExpiryReason,
     Outcome,
     RejectCode,
     ResumeOutcome,
@@ -120,6 +121,8 @@ class Metrics:
         self._rejected = self._counter(catalog.REJECTED)
         self._closes = self._counter(catalog.CLOSES)
         self._commit_seconds = self._histogram(catalog.EVENTLOG_COMMIT_SECONDS)
+        self._expired_runs = self._counter(catalog.EVENTLOG_EXPIRED_RUNS)
+        self._expired_events = self._counter(catalog.EVENTLOG_EXPIRED_EVENTS)
         self._spans_exported = self._counter(catalog.SPANS_EXPORTED)
         self._spans_dropped = self._counter(catalog.SPANS_DROPPED)
         spec = catalog.BUILD_INFO
@@ -212,6 +215,12 @@ class Metrics:
     def committed(self, seconds: float) -> None:
         """The event log committed a group."""
         self._commit_seconds.observe(seconds)
+
+    def expired(self, runs_by_age: int, runs_by_size: int, events: int) -> None:
+        """Retention removed runs and events from the log."""
+        self._expired_runs.labels(ExpiryReason.AGE.value).inc(runs_by_age)
+        self._expired_runs.labels(ExpiryReason.SIZE.value).inc(runs_by_size)
+        self._expired_events.inc(events)
 
     def spans_exported(self, count: int) -> None:
         """The trace receiver took spans."""

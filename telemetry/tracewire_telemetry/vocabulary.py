@@ -137,6 +137,13 @@ class ResumeOutcome(StrEnum):
     UNKNOWN_RUN = "unknown_run"
 
 
+class ExpiryReason(StrEnum):
+    """Why a run was removed from the log: it ended too long ago, or the log was too large."""
+
+    AGE = "age"
+    SIZE = "size"
+
+
 class Verdict(StrEnum):
     """What became of the delivery of one event."""
 

@@ -15,6 +15,7 @@ import pytest
 from tracewire.errors import EventLogError, LogUnavailableError, SchemaError, SequenceError
 from tracewire.eventlog import RunRecord, sqlite_reader
 from tracewire.eventlog.sqlite import SqliteEventLog
+from tracewire.eventlog.sqlite_migrations import SCHEMA_VERSION
 from tracewire.eventlog.sqlite_writes import Applier
 from tracewire_telemetry.vocabulary import Outcome
 
@@ -44,7 +45,7 @@ async def test_the_database_is_as_durable_as_the_design_asks(tmp_path: Path) -> 
     async with opened(SqliteEventLog(tmp_path / "new" / "data")) as log:
         await log.accept(record("run"))
         connection = log._writer._connection
-        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("user_version", 1)):
+        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2), ("user_version", SCHEMA_VERSION)):
             assert (expected,) == connection.execute(f"PRAGMA {pragma}").fetchone()
         for file in (tmp_path / "new" / "data").iterdir():
             assert stat.S_IMODE(file.stat().st_mode) == 0o600

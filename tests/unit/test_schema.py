@@ -27,7 +27,7 @@ from tracewire.gateway import frames
 from tracewire.gateway.frames import ClientFrame, ServerFrame, decode_frame, encode_frame
 from tracewire.gateway.openapi import openapi_document
 from tracewire.gateway.schema import EXAMPLES, frames_schema
-from tracewire_telemetry.vocabulary import EventType, RejectCode, RunErrorCode, ToolStatus
+from tracewire_telemetry.vocabulary import EventType, RejectCode, ResumeOutcome, RunErrorCode, ToolStatus
 
 SCHEMA = frames_schema()
 DOCUMENT = openapi_document("1.2.3")
@@ -217,7 +217,7 @@ def part(path: str) -> Iterator[str]:
 
 def test_every_refusal_is_a_problem_document_with_codes_of_the_wire() -> None:
     """401 and 503 wherever a token is asked for, and nowhere else."""
-    codes = {code.value for code in RejectCode}
+    codes = {code.value for code in RejectCode} | {ResumeOutcome.EXPIRED.value}
     for path, method, operation in operations():
         public = operation.get("security") == []
         refusals = {

@@ -38,7 +38,9 @@ class Transport(Protocol):
 
 
 class Followed:
-    """A run that a socket follows. Not live: what it lacks is being read from the log, up to `seen_seq` at least."""
+    """A run that a socket follows. Not live: what it lacks is being read from the log, up to `seen_seq` at least, which
+    is durable when it is set.
+    """
 
     __slots__ = ("live", "next_seq", "run", "seen_seq", "socket")
 

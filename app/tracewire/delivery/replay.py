@@ -8,6 +8,7 @@ import asyncio
 import time
 
 from tracewire.delivery.connections import Connection, Followed
+from tracewire.errors import EventsExpiredError
 from tracewire.eventlog import EventLog
 
 PAGE_EVENTS: int = 64
@@ -15,9 +16,15 @@ PAGE_EVENTS: int = 64
 
 
 async def catch_up(connection: Connection, log: EventLog, run_id: str, followed: Followed) -> None:
-    """Replay the run to this socket from `followed.next_seq` on, at the pace at which it reads, then go live."""
+    """Replay the run to this socket from `followed.next_seq` on, at the pace at which it reads, then go live.
+
+    Raises:
+        EventsExpiredError: what comes next is no longer kept. What was written before is whole.
+        LogUnavailableError: the log cannot be read.
+    """
     while await _may_go_on(connection, run_id, followed):
         started_ns = time.monotonic_ns()
+        due_seq = followed.seen_seq
         events = await log.replay(run_id, followed.next_seq - 1, limit=PAGE_EVENTS)
         for event in events:
             # One at a time: a page of large events would otherwise pile up behind a peer that reads slowly.
@@ -26,6 +33,8 @@ async def catch_up(connection: Connection, log: EventLog, run_id: str, followed:
             connection.write_replayed(followed, event.body, started_ns)
         if events:
             await asyncio.sleep(0)
+        elif due_seq >= followed.next_seq:
+            raise EventsExpiredError(run_id, 0)
         elif followed.seen_seq < followed.next_seq:
             followed.live = True
             return

@@ -34,7 +34,10 @@ class RunRecord(Struct, frozen=True):
 
 
 class RunSummary(Struct, frozen=True):
-    """A run as the log knows it now. `outcome` is `None` while it is open; `acked_seq` is the user's, by any device."""
+    """A run as the log knows it now. `outcome` is `None` while it is open; `acked_seq` is the user's, by any device.
+
+    `first_seq` is the oldest event that is kept: above 1 where older ones have expired.
+    """
 
     run_id: str
     user_id: str
@@ -48,6 +51,7 @@ class RunSummary(Struct, frozen=True):
     acked_seq: int
     outcome: Outcome | None = None
     ended_unix_ns: int | None = None
+    first_seq: int = 1
 
     @property
     def open(self) -> bool:
@@ -75,6 +79,20 @@ class Turn(Struct, frozen=True):
     run_id: str
     input: Any
     output: Any
+
+
+class Digest(Struct, frozen=True):
+    """What `trim` kept of the events before `first_seq`: `body` is opaque to the log."""
+
+    first_seq: int
+    body: bytes
+
+
+class Removed(Struct, frozen=True):
+    """What one `remove` took out. `events` counts those of runs that are not gone whole yet, too."""
+
+    runs: int
+    events: int
 
 
 class EventLog(Protocol):
@@ -115,7 +133,11 @@ class EventLog(Protocol):
         """
 
     async def replay(self, run_id: str, after_seq: int, *, limit: int) -> Sequence[StoredEvent]:
-        """The run's events with a seq above `after_seq`, in order, `limit` at most; empty where there are none."""
+        """The run's events with a seq above `after_seq`, in order, `limit` at most; empty where there are none.
+
+        Raises:
+            EventsExpiredError: the first of them are no longer kept.
+        """
 
     async def run(self, run_id: str) -> RunSummary | None:
         """The run, or `None` where the log holds none of that id."""
@@ -150,6 +172,33 @@ class EventLog(Protocol):
 
     async def stamps(self, run_id: str) -> bytes | None:
         """What `store_stamps` kept of the run, or `None`."""
+
+    # Retention. A run loses its oldest events first, and its record with the last of them.
+
+    async def ended_runs(self, *, before_unix_ns: int, limit: int) -> Sequence[str]:
+        """The ids of runs that ended before this time, those that ended first coming first."""
+
+    async def long_runs(self, *, events_max: int, limit: int) -> Sequence[RunSummary]:
+        """Runs of which more than `events_max` events are kept, open ones too. `events_max` is 100 at least."""
+
+    async def trim(self, run_id: str, first_seq: int, digest: bytes) -> None:
+        """Drop the run's events before `first_seq`, and keep `digest` in place of all that were ever dropped.
+
+        Raises:
+            SequenceError: the run has no event `first_seq`: its newest event is never dropped.
+        """
+
+    async def digest(self, run_id: str) -> Digest | None:
+        """What the last `trim` of the run kept; `None` where there was none."""
+
+    async def remove(self, run_ids: Sequence[str], *, events_max: int, bytes_max: int) -> Removed:
+        """Remove ended runs, in this order, until that many events or bytes are gone: call it again for the rest.
+
+        Open runs and unknown ones are passed over.
+        """
+
+    async def bytes_used(self) -> int:
+        """What the log would take on disk without the room that was freed and is used again."""
 
     async def health(self) -> str | None:
         """`None` while the log takes writes; otherwise one sentence saying why it does not."""

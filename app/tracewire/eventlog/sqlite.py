@@ -14,12 +14,24 @@ from typing import Final, cast
 
 import msgspec
 
-from tracewire.errors import EventLogError, LogUnavailableError
-from tracewire.eventlog import Accepted, RunRecord, RunSummary, StoredEvent, Turn
+from tracewire.errors import EventLogError, EventsExpiredError, LogUnavailableError
+from tracewire.eventlog import Accepted, Digest, Removed, RunRecord, RunSummary, StoredEvent, Turn
 from tracewire.eventlog import sqlite_reader as reader
 from tracewire.eventlog.sqlite_schema import DATABASE_NAME, open_database
 from tracewire.eventlog.sqlite_writer import Settled, SqliteWriter
-from tracewire.eventlog.sqlite_writes import Accept, Ack, Append, Batch, Pending, Probe, Result, StoreStamps, Write
+from tracewire.eventlog.sqlite_writes import (
+    Accept,
+    Ack,
+    Append,
+    Batch,
+    Pending,
+    Probe,
+    Remove,
+    Result,
+    StoreStamps,
+    Trim,
+    Write,
+)
 from tracewire_telemetry.vocabulary import Outcome
 
 _NOT_OPEN: Final = "the event log is not open"
@@ -133,7 +145,10 @@ class SqliteEventLog:
     async def replay(self, run_id: str, after_seq: int, *, limit: int) -> Sequence[StoredEvent]:
         self._require_open()
         after_seq = min(after_seq, reader.SEQ_MAX)
-        return await self._reader.read(reader.event_of, reader.EVENTS, run_id, after_seq, max(limit, 0))
+        events = await self._reader.read(reader.event_of, reader.EVENTS, run_id, after_seq, max(limit, 0))
+        if events and events[0].seq > max(after_seq, 0) + 1:
+            raise EventsExpiredError(run_id, events[0].seq)
+        return events
 
     async def run(self, run_id: str) -> RunSummary | None:
         return next(iter(await self._summaries(reader.RUN, run_id)), None)
@@ -179,9 +194,37 @@ class SqliteEventLog:
         self._require_open()
         return await self._reader.first(reader.body_of, reader.STAMPS, run_id)
 
+    async def ended_runs(self, *, before_unix_ns: int, limit: int) -> Sequence[str]:
+        self._require_open()
+        return await self._reader.read(reader.run_id_of, reader.ENDED, before_unix_ns, limit)
+
+    async def long_runs(self, *, events_max: int, limit: int) -> Sequence[RunSummary]:
+        ended = await self._summaries(reader.LONG_ENDED, events_max, limit)
+        return ended + await self._summaries(reader.LONG_OPEN, events_max, limit)
+
+    async def trim(self, run_id: str, first_seq: int, digest: bytes) -> None:
+        future = self._future()
+        self._hand_over(Trim(future, run_id, first_seq, digest))
+        await future
+
+    async def digest(self, run_id: str) -> Digest | None:
+        self._require_open()
+        return await self._reader.first(reader.digest_of, reader.DIGEST, run_id)
+
+    async def remove(self, run_ids: Sequence[str], *, events_max: int, bytes_max: int) -> Removed:
+        future = self._future()
+        self._hand_over(Remove(future, tuple(run_ids), events_max, bytes_max))
+        return cast("Removed", await future)
+
+    async def bytes_used(self) -> int:
+        self._require_open()
+        return await self._reader.first(reader.bytes_of, reader.BYTES_USED) or 0
+
     async def health(self) -> str | None:
         if self._refusal is not None:
             return self._refusal
+        if self._reader.damage is not None:
+            return self._reader.damage
         if self._stalled:
             await asyncio.sleep(0)  # a loop that was blocked itself has the writer's answer still in its queue
             if self._stalled:
@@ -216,7 +259,7 @@ class SqliteEventLog:
         if self._refusal is not None:
             raise LogUnavailableError(self._refusal)
 
-    def _future(self) -> asyncio.Future[Accepted | None]:
+    def _future(self) -> asyncio.Future[Accepted | Removed | None]:
         self._require_open()
         return self._loop.create_future()
 

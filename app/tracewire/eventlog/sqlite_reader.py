@@ -14,8 +14,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from tracewire.errors import LogUnavailableError
-from tracewire.eventlog import RunRecord, RunSummary, StoredEvent, Turn
-from tracewire.eventlog.sqlite_schema import UNFINISHED, connect_reader, describe
+from tracewire.eventlog import Digest, RunRecord, RunSummary, StoredEvent, Turn
+from tracewire.eventlog.sqlite_migrations import LONG, UNFINISHED
+from tracewire.eventlog.sqlite_schema import connect_reader, describe, is_damage, tell_damage
 from tracewire.events import decode_envelope
 from tracewire_telemetry.vocabulary import Outcome
 
@@ -29,10 +30,11 @@ _RECORD: Final = (
     "SELECT run_id, user_id, request_id, thread_id, agent, input, trace_id, root_span_id, started_unix_ns, sampled"
     " FROM runs"
 )
+_NEWEST: Final = "(SELECT MAX(seq) FROM events WHERE events.run_no = runs.run_no)"
+_OLDEST: Final = "(SELECT MIN(seq) FROM events WHERE events.run_no = runs.run_no)"
 _SUMMARY: Final = (
-    "SELECT run_id, user_id, request_id, thread_id, agent, trace_id, root_span_id, started_unix_ns,"
-    " COALESCE(last_seq, (SELECT MAX(seq) FROM events WHERE events.run_no = runs.run_no), 0),"
-    " acked_seq, outcome, ended_unix_ns FROM runs"
+    "SELECT run_id, user_id, request_id, thread_id, agent, trace_id, root_span_id, started_unix_ns,"  # noqa: S608 # no value of anybody's
+    f" COALESCE(last_seq, {_NEWEST}, 0), acked_seq, outcome, ended_unix_ns, COALESCE({_OLDEST}, 1) FROM runs"
 )
 RUN: Final = f"{_SUMMARY} WHERE run_id = ?"
 RUN_OF_REQUEST: Final = f"{_SUMMARY} WHERE user_id = ? AND request_id = ?"
@@ -49,6 +51,17 @@ EVENTS: Final = (
 TURNS: Final = (
     "SELECT run_id, input, body FROM runs JOIN events ON events.run_no = runs.run_no AND events.seq = runs.last_seq"
     " WHERE user_id = ? AND thread_id = ? AND outcome = 'completed' ORDER BY run_id DESC LIMIT ?"
+)
+ENDED: Final = "SELECT run_id FROM runs WHERE outcome IS NOT NULL AND ended_unix_ns < ? ORDER BY ended_unix_ns LIMIT ?"
+LONG_ENDED: Final = f"{_SUMMARY} WHERE {LONG} AND last_seq > ?1 AND last_seq - {_OLDEST} >= ?1 LIMIT ?2"
+LONG_OPEN: Final = f"{_SUMMARY} WHERE outcome IS NULL AND {_NEWEST} - {_OLDEST} >= ?1 LIMIT ?2"
+DIGEST: Final = (
+    f"SELECT COALESCE({_OLDEST}, 1), digests.body"  # noqa: S608 # no value of anybody's
+    " FROM runs JOIN digests ON digests.run_no = runs.run_no"
+    " WHERE run_id = ?"
+)
+BYTES_USED: Final = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
 STAMPS: Final = "SELECT body FROM stamps WHERE run_no = (SELECT run_no FROM runs WHERE run_id = ?)"
 
@@ -82,17 +95,36 @@ def event_of(row: Row) -> StoredEvent:
     return StoredEvent(*row)
 
 
+def run_id_of(row: Row) -> str:
+    """A row of `ENDED`."""
+    return str(row[0])
+
+
+def digest_of(row: Row) -> Digest:
+    """A row of `DIGEST`."""
+    return Digest(*row)
+
+
+def bytes_of(row: Row) -> int:
+    """A row of `BYTES_USED`."""
+    return int(row[0])
+
+
 def body_of(row: Row) -> bytes:
     """A row of `STAMPS`."""
     return bytes(row[0])
 
 
 class SqliteReader:
-    """Runs queries in threads of its own, each with a connection that cannot write."""
+    """Runs queries in threads of its own, each with a connection that cannot write.
+
+    `damage` says that a query met a broken page, which no later one will mend; `None` until then.
+    """
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tracewire-log-reader")
         self._threads = threads
+        self.damage: str | None = None
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._connections: list[sqlite3.Connection] = []
         self._running: set[asyncio.Future[Any]] = set()
@@ -146,6 +178,9 @@ class SqliteReader:
         try:
             rows = connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
+            if is_damage(error):
+                self.damage = tell_damage(error)
+                raise LogUnavailableError(self.damage) from error
             raise LogUnavailableError(f"the event log cannot be read: {describe(error)}") from error
         finally:
             self._idle.put(connection)

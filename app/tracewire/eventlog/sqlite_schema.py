@@ -1,66 +1,29 @@
-"""The database file of the embedded log: its tables, its version, and what is wrong with it in one sentence.
+"""The database file of the embedded log: how it is opened, and what is wrong with it in one sentence.
 
 Enters: the data folder. Leaves: connections that are ready to use.
 Next: `sqlite_writer` takes the one that writes, `sqlite_reader` those that read.
 """
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
 from tracewire.errors import LogUnavailableError, SchemaError
+from tracewire.eventlog.sqlite_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 
 DATABASE_NAME: Final = "events.db"
-APPLICATION_ID: Final = 0x54574C47
-"""`TWLG`: what tells our file from any other SQLite database."""
-
-SCHEMA_VERSION: Final = 1
 WAL_PAGES_BEFORE_CHECKPOINT: Final = 4096
 WAL_BYTES_KEPT: Final = 64 * 1024 * 1024
 WRITER_CACHE_KIB: Final = 16 * 1024
 
-UNFINISHED: Final = "(outcome IS NULL OR acked_seq < last_seq)"
-"""Word for word the condition of the index `runs_unfinished`: SQLite uses a partial index only for the same text."""
-
-# `runs.last_seq` is set with the outcome: while a run is open, its last seq is the highest in `events`, so that an
-# append touches one table. `input` comes last: a summary then never reads the pages that a long input spills into.
-# `events` is a plain rowid table: WITHOUT ROWID, or the run's id as the key, writes up to twice as much.
-_TABLES: Final = f"""
-CREATE TABLE runs (
-  run_no INTEGER PRIMARY KEY,
-  run_id TEXT NOT NULL UNIQUE,
-  user_id TEXT NOT NULL,
-  request_id TEXT NOT NULL,
-  thread_id TEXT NOT NULL,
-  agent TEXT NOT NULL,
-  trace_id TEXT NOT NULL,
-  root_span_id TEXT NOT NULL,
-  started_unix_ns INTEGER NOT NULL,
-  sampled INTEGER NOT NULL,
-  acked_seq INTEGER NOT NULL DEFAULT 0,
-  last_seq INTEGER,
-  outcome TEXT,
-  ended_unix_ns INTEGER,
-  input BLOB NOT NULL,
-  UNIQUE (user_id, request_id)
-);
-CREATE INDEX runs_of_user ON runs (user_id, run_id);
-CREATE INDEX runs_unfinished ON runs (user_id, run_id) WHERE {UNFINISHED};
-CREATE INDEX runs_open ON runs (run_id) WHERE outcome IS NULL;
-CREATE INDEX turns_of_thread ON runs (user_id, thread_id, run_id) WHERE outcome = 'completed';
-CREATE TABLE events (
-  run_no INTEGER NOT NULL,
-  seq INTEGER NOT NULL,
-  body BLOB NOT NULL,
-  UNIQUE (run_no, seq)
-);
-CREATE TABLE stamps (
-  run_no INTEGER PRIMARY KEY,
-  body BLOB NOT NULL
-);
-"""
+CHECK_SECONDS: Final = 0.5
+"""How long opening looks for damage, at most: all of a small log is read, the beginning of a large one."""
+_CHECK_STEPS: Final = 10_000
+"""Instructions of SQLite between two looks at the clock."""
 
 _DAMAGE_CODES: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_WHAT_TO_DO: Final = f"move {DATABASE_NAME} away together with its -wal and -shm files, or restore it from a copy"
 
 
 def open_database(data_dir: Path, *, lock_wait_seconds: float, row_bytes_max: int) -> sqlite3.Connection:
@@ -87,7 +50,8 @@ def open_database(data_dir: Path, *, lock_wait_seconds: float, row_bytes_max: in
     try:
         _check_identity(connection, path)
         _prepare_writer(connection, row_bytes_max)
-        _establish_schema(connection)
+        _look_for_damage(connection, path)
+        migrate(connection)
         # From here on the writer waits for a lock in its own way, which `close` can interrupt.
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
@@ -165,30 +129,42 @@ def _prepare_writer(connection: sqlite3.Connection, row_bytes_max: int) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_BEFORE_CHECKPOINT}")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+    # What has expired leaves no trace in the file: freed room is overwritten, which costs a removal about a tenth more.
+    connection.execute("PRAGMA secure_delete = ON")
     connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, row_bytes_max)
 
 
-def _establish_schema(connection: sqlite3.Connection) -> None:
-    """Make the tables where there are none; either way end with a write, because SQLite opens a file that it may not
-    write without a word.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-        for statement in _TABLES.split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
+def tell_damage(error: sqlite3.Error) -> str:
+    """What to do about a file that broke under a running server."""
+    return f"the event log is damaged: {describe(error)}; stop the server, then in the data folder: {_WHAT_TO_DO}"
+
+
+def _look_for_damage(connection: sqlite3.Connection, path: Path) -> None:
+    """Read as much as time allows: a page that is broken is otherwise met by whoever resumes the run on it."""
+    give_up_at = time.monotonic() + CHECK_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > give_up_at, _CHECK_STEPS)
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+    else:
+        if found != "ok":
+            raise SchemaError(f"{path} is damaged: {found.splitlines()[-1]}; {_WHAT_TO_DO}")
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, which neither time nor another try will mend."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE_CODES
 
 
 def _opening_error(path: Path, error: sqlite3.Error) -> SchemaError | LogUnavailableError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code in _DAMAGE_CODES:
-        return SchemaError(
-            f"{path} is no database or is damaged: {describe(error)}; "
-            "move it away together with its -wal and -shm files, or restore it from a copy"
-        )
+    if is_damage(error):
+        return SchemaError(f"{path} is no database or is damaged: {describe(error)}; {_WHAT_TO_DO}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return LogUnavailableError(
             f"the event log cannot be opened: another process holds {path}: {describe(error)}; stop that process"

@@ -17,7 +17,7 @@ from typing import Final
 from msgspec import Struct
 
 from tracewire.errors import LogUnavailableError
-from tracewire.eventlog.sqlite_schema import connect_writer, describe
+from tracewire.eventlog.sqlite_schema import connect_writer, describe, is_damage, tell_damage
 from tracewire.eventlog.sqlite_writes import POISON, Applier, Batch, Result, Write
 
 RETRY_INTERVAL_SECONDS: Final = 0.02
@@ -129,7 +129,7 @@ class SqliteWriter:
                 if isinstance(error, POISON) and not alone:
                     alone = True
                 elif time.monotonic() >= give_up_at or self._stopping.wait(RETRY_INTERVAL_SECONDS):
-                    self._trouble = f"the event log cannot be written: {describe(error)}"
+                    self._trouble = _trouble_of(error)
                     # One exception each: a shared one would gather the tracebacks of all who raise it.
                     return Settled(
                         len(batches), [LogUnavailableError(self._trouble) for _ in writes], None, self._trouble
@@ -165,3 +165,9 @@ class SqliteWriter:
         except sqlite3.Error:
             self._connection.close()
             self._connection = None
+
+
+def _trouble_of(error: Exception) -> str:
+    if isinstance(error, sqlite3.Error) and is_damage(error):
+        return tell_damage(error)
+    return f"the event log cannot be written: {describe(error)}"

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from tracewire.errors import EventLogError, RequestIdReusedError, SequenceError, UnknownRunError
-from tracewire.eventlog import Accepted, RunRecord
+from tracewire.eventlog import Accepted, Removed, RunRecord
+from tracewire.eventlog.sqlite_migrations import SCHEMA_VERSION
 from tracewire.eventlog.sqlite_reader import RECORD_OF_REQUEST, record_of
-from tracewire.eventlog.sqlite_schema import SCHEMA_VERSION, describe
+from tracewire.eventlog.sqlite_schema import describe
 from tracewire_telemetry.vocabulary import Outcome
 
 
@@ -45,21 +46,37 @@ class Append(Struct, eq=False):
 class Accept(Struct, eq=False):
     """A run's record; `input` is its canonical encoding, so that equal JSON values are equal bytes."""
 
-    future: Future[Accepted | None]
+    future: Future[Accepted | Removed | None]
     record: RunRecord
     input: bytes
 
 
 class StoreStamps(Struct, eq=False):
-    future: Future[Accepted | None]
+    future: Future[Accepted | Removed | None]
     run_id: str
     stamps: bytes
+
+
+class Trim(Struct, eq=False):
+    future: Future[Accepted | Removed | None]
+    run_id: str
+    first_seq: int
+    digest: bytes
+
+
+class Remove(Struct, eq=False):
+    """Removes ended runs until so much is gone; it is answered with how much that was."""
+
+    future: Future[Accepted | Removed | None]
+    run_ids: tuple[str, ...]
+    events_max: int
+    bytes_max: int
 
 
 class Probe(Struct, eq=False):
     """A write that changes nothing, to find out whether the disk takes one."""
 
-    future: Future[Accepted | None]
+    future: Future[Accepted | Removed | None]
 
 
 class Ack(Struct, eq=False):
@@ -69,9 +86,9 @@ class Ack(Struct, eq=False):
     seq: int
 
 
-Write = Append | Accept | StoreStamps | Probe | Ack
+Write = Append | Accept | StoreStamps | Trim | Remove | Probe | Ack
 Batch = list[Write]
-Result = Accepted | EventLogError | None
+Result = Accepted | Removed | EventLogError | None
 """What became of a write: done, done with an answer, or why not."""
 
 # What one write can be the cause of; the rest is the log's own. Out of place (at BEGIN or COMMIT) it is the log's too.
@@ -108,6 +125,16 @@ _STAMPS: Final = (
     "INSERT INTO stamps (run_no, body) SELECT run_no, ? FROM runs WHERE run_id = ?"
     " ON CONFLICT (run_no) DO UPDATE SET body = excluded.body"
 )
+
+
+_DIGEST: Final = (
+    "INSERT INTO digests (run_no, body) VALUES (?,?) ON CONFLICT (run_no) DO UPDATE SET body = excluded.body"
+)
+_ENDED_RUN: Final = (
+    "SELECT run_no, last_seq, LENGTH(input) + COALESCE((SELECT LENGTH(body) FROM stamps"
+    " WHERE stamps.run_no = runs.run_no), 0) FROM runs WHERE run_id = ? AND outcome IS NOT NULL"
+)
+_LENGTHS: Final = "SELECT seq, LENGTH(body) FROM events WHERE run_no = ? ORDER BY seq LIMIT ?"
 
 
 class _Tail:
@@ -191,7 +218,7 @@ def _refusal(write: Append, tail: _Tail | None) -> SequenceError:
     return SequenceError(f"seq {write.seq} is not the next of run {write.run_id}, which is {tail.last_seq + 1}")
 
 
-def _apply_other(connection: sqlite3.Connection, write: Accept | StoreStamps | Probe | Ack) -> Result:
+def _apply_other(connection: sqlite3.Connection, write: Accept | StoreStamps | Trim | Remove | Probe | Ack) -> Result:
     match write:
         case Accept():
             return _accept(connection, write)
@@ -200,6 +227,10 @@ def _apply_other(connection: sqlite3.Connection, write: Accept | StoreStamps | P
         case StoreStamps():
             if connection.execute(_STAMPS, (write.stamps, write.run_id)).rowcount == 0:
                 return UnknownRunError(f"no run {write.run_id} was accepted: its stamps were not kept")
+        case Trim():
+            return _trim(connection, write)
+        case Remove():
+            return _remove(connection, write)
         case Probe():
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return None
@@ -218,6 +249,37 @@ def _accept(connection: sqlite3.Connection, write: Accept) -> Result:
         f"request id {record.request_id} stands for run {existing.run_id}, which has another agent or input; "
         "use a new id for a new request"
     )
+
+
+def _trim(connection: sqlite3.Connection, write: Trim) -> Result:
+    row = connection.execute(_TAIL, (write.run_id,)).fetchone()
+    if row is None or write.first_seq > row[1]:
+        return SequenceError(f"run {write.run_id} has no event {write.first_seq} at which its log could begin")
+    connection.execute("DELETE FROM events WHERE run_no = ? AND seq < ?", (row[0], write.first_seq))
+    connection.execute(_DIGEST, (row[0], write.digest))
+    return None
+
+
+def _remove(connection: sqlite3.Connection, write: Remove) -> Removed:
+    runs = events = size = 0
+    for run_id in write.run_ids:
+        row = connection.execute(_ENDED_RUN, (run_id,)).fetchone()
+        if row is None:
+            continue
+        run_no, last_seq, kept_beside = row
+        up_to = 0
+        # The length of a body is known without reading it.
+        for seq, length in connection.execute(_LENGTHS, (run_no, write.events_max)):
+            if events >= write.events_max or size >= write.bytes_max:
+                break
+            up_to, events, size = seq, events + 1, size + length
+        connection.execute("DELETE FROM events WHERE run_no = ? AND seq <= ?", (run_no, up_to))
+        if up_to < last_seq:
+            break
+        for table in ("stamps", "digests", "runs"):
+            connection.execute(f"DELETE FROM {table} WHERE run_no = ?", (run_no,))  # noqa: S608 # one of ours
+        runs, size = runs + 1, size + kept_beside
+    return Removed(runs, events)
 
 
 def _insert(connection: sqlite3.Connection, rows: list[int | bytes]) -> None:

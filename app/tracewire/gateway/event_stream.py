@@ -19,7 +19,7 @@ from msgspec import Struct
 from tracewire.delivery.connections import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire.delivery.replay import catch_up
-from tracewire.errors import EventLogError, RejectedError
+from tracewire.errors import EventLogError, EventsExpiredError, RejectedError
 from tracewire.eventlog import RunSummary
 from tracewire.gateway.auth import Principal
 from tracewire.gateway.reading import SEQ_MAX, integer_of
@@ -199,8 +199,12 @@ class EventStream:
         run_id = self._run.run_id
         run = self._gateway.runs.open_run(self.principal.user_id, run_id)
         followed = self.connection.follow(run_id, run, next_seq=self._after_seq + 1, live=False)
+        followed.seen_seq = self._run.last_seq
         try:
             await catch_up(self.connection, self._gateway.log, run_id, followed)
+        except EventsExpiredError as error:
+            _log.info("replay_expired", user_id=self.principal.user_id, run_id=run_id, error=str(error))
+            self.close(CloseCode.RESYNC)  # its reader comes back, and is told then
         except EventLogError as error:
             _log.error("replay_failed", user_id=self.principal.user_id, run_id=run_id, error=str(error))
             self.close(CloseCode.UNAVAILABLE)
@@ -243,6 +247,7 @@ def stream_events(
 
     Raises:
         RejectedError: `malformed`, or `ack_ahead` where the reader claims events that the run does not have.
+        EventsExpiredError: the events after that one are no longer all kept.
     """
     last_id = request.headers.get("last-event-id") or None
     after_seq = integer_of("Last-Event-ID", last_id, after_seq, low=0, high=SEQ_MAX)
@@ -250,6 +255,8 @@ def stream_events(
         raise RejectedError(
             RejectCode.ACK_AHEAD, f"run {run.run_id} has {run.last_seq} events; resume after at most that"
         )
+    if after_seq + 1 < run.first_seq:
+        raise EventsExpiredError(run.run_id, run.first_seq)
     if not run.open and after_seq == run.last_seq:
         return Response(None, status_code=204, headers={"Vary": "Accept"})
     return StreamResponse(EventStream(gateway, principal, run, after_seq))

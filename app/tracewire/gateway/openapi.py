@@ -11,7 +11,7 @@ from tracewire.gateway.runs import AgentView, EventPage, RunPage, RunRequest, Ru
 from tracewire.gateway.schema import Schema, components, frames_schema, within
 from tracewire.gateway.tickets import TicketView
 from tracewire_telemetry.stamps import LedgerReport
-from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.vocabulary import RejectCode, ResumeOutcome
 
 VERSION: Final = "3.1.1"
 SECURITY: Final = "bearer"
@@ -90,14 +90,14 @@ def _operation(operation: Operation) -> Schema:
 
 def _refusals(operation: Operation) -> dict[str, Schema]:
     """The refusals by status, each with its codes."""
-    by_status: dict[int, list[RejectCode]] = defaultdict(list)
+    by_status: dict[int, list[RejectCode | ResumeOutcome]] = defaultdict(list)
     for status, code in _codes(operation):
         if code not in by_status[status]:
             by_status[status].append(code)
     return {str(status): _refusal(status, codes) for status, codes in sorted(by_status.items())}
 
 
-def _codes(operation: Operation) -> Iterator[tuple[int, RejectCode]]:
+def _codes(operation: Operation) -> Iterator[tuple[int, RejectCode | ResumeOutcome]]:
     for code in operation.refusals:
         yield STATUS[code], code
     if operation.body is not None:
@@ -109,7 +109,7 @@ def _codes(operation: Operation) -> Iterator[tuple[int, RejectCode]]:
         yield 503, RejectCode.NOT_READY
 
 
-def _refusal(status: int, codes: list[RejectCode]) -> Schema:
+def _refusal(status: int, codes: list[RejectCode | ResumeOutcome]) -> Schema:
     title = HTTPStatus(status).phrase
     example: dict[str, Any] = {
         "type": "about:blank",

@@ -25,7 +25,7 @@ from tracewire.gateway.schema import Schema
 from tracewire.gateway.tickets import TicketView
 from tracewire.runs.service import ID_CHARACTERS_MAX
 from tracewire_telemetry.stamps import LedgerReport
-from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.vocabulary import RejectCode, ResumeOutcome
 
 JSON: Final = "application/json"
 REFERENCE: Final = "#/components/schemas/{name}"
@@ -40,7 +40,7 @@ class Operation(Struct, frozen=True):
     tag: str
     summary: str
     answers: Mapping[int, Schema]
-    refusals: tuple[RejectCode, ...] = ()
+    refusals: tuple[RejectCode | ResumeOutcome, ...] = ()
     parameters: tuple[Schema, ...] = ()
     body: Schema | None = None
     description: str = ""
@@ -159,14 +159,14 @@ OPERATIONS: Final = (
             204: {"description": "A stream was asked for, and the run has ended with no event after that one."},
         },
         (RejectCode.MALFORMED, _NOT_FOUND, RejectCode.ACK_AHEAD, RejectCode.RATE_LIMITED, RejectCode.NOT_READY,
-         RejectCode.DRAINING, _LOG),
+         RejectCode.DRAINING, _LOG, ResumeOutcome.EXPIRED),
         (_RUN_ID, _integer("after", "The seq after which to begin.", 0, 0, SEQ_MAX),
          _integer("limit", "Events a page.", PAGE_EVENTS_MAX, 1, PAGE_EVENTS_MAX), _LAST_EVENT_ID),
     ),
     Operation(
         "get", "/runs/{run_id}/ledger", "readLedger", "runs", "What each event of a run has crossed, and when",
         {200: _answer("The ledger, live or as it was settled.", _model(LedgerReport))},
-        (_NOT_FOUND, _LOG), (_RUN_ID,),
+        (_NOT_FOUND, _LOG, ResumeOutcome.EXPIRED), (_RUN_ID,),
     ),
     Operation(
         "post", "/recordings", "keepRecording", "recordings", "Hand in a recording for the analyst",

@@ -9,14 +9,14 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 
-from tracewire.errors import LogUnavailableError, RejectedError
+from tracewire.errors import EventsExpiredError, LogUnavailableError, RejectedError
 from tracewire.gateway.auth import AuthenticationError
 from tracewire.gateway.keys import KeysUnavailableError
 from tracewire.gateway.methods import allowed
-from tracewire_telemetry.vocabulary import RejectCode
+from tracewire_telemetry.vocabulary import RejectCode, ResumeOutcome
 
 PROBLEM_TYPE = "application/problem+json"
-STATUS = {
+STATUS: dict[RejectCode | ResumeOutcome, int] = {
     RejectCode.MALFORMED: 400,
     RejectCode.UNKNOWN_FRAME: 400,
     RejectCode.INVALID_INPUT: 400,
@@ -32,7 +32,9 @@ STATUS = {
     RejectCode.NOT_READY: 503,
     RejectCode.DRAINING: 503,
     RejectCode.LOG_UNAVAILABLE: 503,
+    ResumeOutcome.EXPIRED: 410,
 }
+"""The status of each code. `expired` is what a resume is answered with on a socket, and no refusal there."""
 HTTP_CODES = {
     404: RejectCode.UNKNOWN_FRAME,
     405: RejectCode.UNKNOWN_FRAME,
@@ -113,6 +115,15 @@ def log_unavailable(request: Request[Any, Any, Any], error: LogUnavailableError)
     return refuse(request, RejectCode.LOG_UNAVAILABLE, str(error), headers={"Retry-After": "5"})
 
 
+def expired(request: Request[Any, Any, Any], error: EventsExpiredError) -> Response[Problem]:
+    """Events that were asked for are no longer kept: there is no part of them, and no use in asking again."""
+    metrics = request.app.state.get("metrics")
+    if metrics is not None:
+        metrics.resumed(ResumeOutcome.EXPIRED)
+    _log.info("request_expired", method=request.method, route=_route(request), first_seq=error.first_seq)
+    return problem(STATUS[ResumeOutcome.EXPIRED], error.code, str(error))
+
+
 def http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     """What the framework itself refuses: an unknown path, a method, a body that does not fit."""
     status = error.status_code
@@ -148,6 +159,7 @@ EXCEPTION_HANDLERS: dict[Any, Any] = {
     RejectedError: rejected,
     AuthenticationError: unauthenticated,
     KeysUnavailableError: keys_unavailable,
+    EventsExpiredError: expired,
     LogUnavailableError: log_unavailable,
     HTTPException: http_exception,
     RecursionError: too_deep,

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from msgspec import Struct
 
 from tracewire.engine.agent import AgentRegistry
-from tracewire.errors import RejectedError
+from tracewire.errors import EventsExpiredError, RejectedError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.events import decode_envelope
 from tracewire.gateway.auth import Authenticator, Principal
@@ -218,6 +218,8 @@ class RunsController(Controller):
             return stream_events(state["gateway"], request, principal, run, after)
         limit = read_integer(request, "limit", PAGE_EVENTS_MAX, low=1, high=PAGE_EVENTS_MAX)
         stored = await http.log.replay(run_id, after, limit=limit)
+        if not stored and after < run.last_seq:
+            raise EventsExpiredError(run_id, 0)  # since the run was looked up
         page = EventPage(run_id, run.last_seq, [msgspec.Raw(event.body) for event in stored])
         return Response(page, headers={"Vary": "Accept"})
 

@@ -11,7 +11,7 @@ import structlog
 
 from tracewire.delivery.connections import Connection
 from tracewire.delivery.replay import catch_up
-from tracewire.errors import EventLogError, RejectedError
+from tracewire.errors import EventLogError, EventsExpiredError, RejectedError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.gateway import frames
 from tracewire.gateway.frames import ServerFrame, encode_frame
@@ -85,7 +85,15 @@ class SocketRuns:
         followed = connection.follows.get(accepted.context.run_id)
         # A settled run is about to be forgotten here; who asks for it again gets it again, whenever that is.
         if followed is None or (followed.live and (followed.run is None or followed.run.ledger.settled_ns)):
-            self._follow_from(accepted.context.run_id, 1)
+            await self._follow_again(accepted.context.run_id)
+
+    async def _follow_again(self, run_id: str) -> None:
+        """Give a run that was started before from its first event on, or say that its beginning has expired."""
+        run = await self._runs.find(self._connection.user_id, run_id)
+        if run.first_seq > 1:
+            self._tell_expired(run)
+        else:
+            self._follow_from(run, 1)
 
     async def ack(self, frame: frames.Ack) -> None:
         """Note that the client has processed a run's events up to a seq.
@@ -128,19 +136,32 @@ class SocketRuns:
             self._reject(run_id, RejectedError(RejectCode.ACK_AHEAD, message))
             return
         connection.has_acked = True
-        self._metrics.resumed(ResumeOutcome.RECOVERED)
-        state = self.state_of(run)
-        self._send(frames.Resumed(run_id, True, state.value, last_seq + 1, run.last_seq))
-        socket = self._follow_from(run_id, last_seq + 1)
+        socket = 0
+        if last_seq + 1 < run.first_seq:
+            self._tell_expired(run)
+        else:
+            self._metrics.resumed(ResumeOutcome.RECOVERED)
+            self._send(frames.Resumed(run_id, True, self.state_of(run).value, last_seq + 1, run.last_seq))
+            socket = self._follow_from(run, last_seq + 1)
         if last_seq:
             self._log.ack(run_id, last_seq)
             open_run = self._runs.open_run(connection.user_id, run_id)
             if open_run is not None:
                 open_run.acknowledged(socket, last_seq)
 
-    def _follow_from(self, run_id: str, seq: int) -> int:
+    def _tell_expired(self, run: RunSummary) -> None:
+        """Say where the log now begins. The run is followed no more: what came of it would be a part."""
+        self._metrics.resumed(ResumeOutcome.EXPIRED)
+        _log.info("resume_expired", user_id=run.user_id, run_id=run.run_id, first_seq=run.first_seq)
+        self._connection.unfollow(run.run_id)
+        state, reason = self.state_of(run).value, ResumeOutcome.EXPIRED.value
+        self._send(frames.Resumed(run.run_id, False, state, run.first_seq, run.last_seq, reason=reason))
+
+    def _follow_from(self, summary: RunSummary, seq: int) -> int:
+        run_id = summary.run_id
         run = self._runs.open_run(self._connection.user_id, run_id)
         followed = self._connection.follow(run_id, run, next_seq=seq, live=False)
+        followed.seen_seq = summary.last_seq
         task = asyncio.create_task(self._catch_up(run_id, followed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -149,6 +170,10 @@ class SocketRuns:
     async def _catch_up(self, run_id: str, followed: Any) -> None:
         try:
             await catch_up(self._connection, self._log, run_id, followed)
+        except EventsExpiredError as error:
+            # It overtook the reader, who is told when it resumes from where it is.
+            _log.info("replay_expired", user_id=self._connection.user_id, run_id=run_id, error=str(error))
+            self._close(CloseCode.RESYNC)
         except EventLogError as error:
             _log.error("replay_failed", user_id=self._connection.user_id, run_id=run_id, error=str(error))
             self._send(frames.Unavailable(RejectCode.LOG_UNAVAILABLE.value))

@@ -109,10 +109,22 @@ class RecordingStore:
         """
         if _RECORDING_ID.fullmatch(recording_id):
             with contextlib.suppress(FileNotFoundError):
-                content = (self._folder(user_id) / f"{recording_id}{_SUFFIX}").read_bytes()
+                path = self._folder(user_id) / f"{recording_id}{_SUFFIX}"
+                content = path.read_bytes()
+                os.utime(path)  # its age counts from its last use
                 header, _, body = content.partition(b"\n")
                 return Recording(name=msgspec.json.decode(header, type=_Header).name, body=body)
         raise UnknownRecordingError(f"there is no recording {recording_id[:64]!r} of yours")
+
+    def remove_unused(self, before_unix_seconds: float) -> int:
+        """Remove the recordings of all users that were handed in and last loaded before this time; their number."""
+        removed = 0
+        for path in self._root.glob(f"*/*{_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # its user's newer ones have just replaced it
+                if path.stat().st_mtime < before_unix_seconds:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def _folder(self, user_id: str) -> Path:
         """A folder whose name a user cannot choose."""

@@ -11,7 +11,7 @@ import structlog
 from tracewire.bridge.contract import RunContract
 from tracewire.delivery.connections import Connection, Connections
 from tracewire.delivery.replay import catch_up
-from tracewire.errors import EventLogError, LogUnavailableError
+from tracewire.errors import EventLogError, EventsExpiredError, LogUnavailableError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.events import (
     AgentError,
@@ -20,9 +20,9 @@ from tracewire.events import (
     Receipt,
     Timestamps,
     ToolCompleted,
-    decode_envelope,
     encode_envelope,
 )
+from tracewire.runs.digest import apply_events, restore_contract
 from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.ledger import RunIdentity
 from tracewire_telemetry.vocabulary import CloseCode, EventType, Outcome, RunErrorCode, ToolStatus
@@ -118,11 +118,15 @@ async def _close(log: EventLog, run: RunSummary, code: RunErrorCode, message: st
 
 
 async def _read(log: EventLog, run: RunSummary) -> tuple[RunContract, int]:
-    """The contract as the run's durable events left it, and the newest seq."""
-    contract, last_seq = RunContract(), 0
-    while events := await log.replay(run.run_id, last_seq, limit=PAGE_EVENTS):
-        for stored in events:
-            envelope = decode_envelope(stored.body)
-            contract.apply(envelope.type, envelope.data.get("tool_call_id"), envelope.data.get("tool_name", ""))
-            last_seq = stored.seq
-    return contract, last_seq
+    """The contract as the run's durable events left it, expired ones too, and the newest seq."""
+    while True:
+        digest = await log.digest(run.run_id)
+        contract = restore_contract(digest.body if digest is not None else None)
+        last_seq = digest.first_seq - 1 if digest is not None else 0
+        try:
+            while events := await log.replay(run.run_id, last_seq, limit=PAGE_EVENTS):
+                apply_events(contract, events)
+                last_seq = events[-1].seq
+        except EventsExpiredError:
+            continue  # the window has moved meanwhile
+        return contract, last_seq

@@ -49,7 +49,7 @@ async def read_runs(log: EventLog, summaries: Sequence[RunSummary]) -> OwnRuns:
             continue
         rows: list[StoredEvent] = []
         while True:
-            page = await log.replay(summary.run_id, rows[-1].seq if rows else 0, limit=PAGE_EVENTS)
+            page = await log.replay(summary.run_id, rows[-1].seq if rows else summary.first_seq - 1, limit=PAGE_EVENTS)
             rows.extend(page)
             if len(page) < PAGE_EVENTS or len(rows) >= room:
                 break
