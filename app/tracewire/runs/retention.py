@@ -7,7 +7,7 @@ who asks for what is gone is told that it has expired.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
@@ -23,7 +23,7 @@ from tracewire_telemetry import catalog
 from tracewire_telemetry.metrics import Metrics
 
 BATCH_RUNS: Final = 32
-BATCH_EVENTS: Final = 256
+BATCH_EVENTS: Final = 128
 BATCH_BYTES: Final = 256 * 1024
 """What one commit removes, at most: it is in the way of the events that are committed with it and right after it."""
 PAUSE_SHARE: Final = 3.0
@@ -141,6 +141,8 @@ class Retention:
             removed = await self._batch(expired)
             swept.runs_by_age += removed.runs
             swept.events += removed.events
+            if not removed.events:
+                return  # the next sweep tries again
 
     async def _remove_oversize(self, swept: Swept) -> None:
         bound = self._settings.retention_bytes
@@ -155,6 +157,8 @@ class Retention:
             removed = await self._batch(ended[:1])
             swept.runs_by_size += removed.runs
             swept.events += removed.events
+            if not removed.events:
+                return
         self._over_bound = False
 
     @property
@@ -175,13 +179,14 @@ class Retention:
         contract = restore_contract(digest.body if digest is not None else None)
         while first_seq < kept_from:
             limit = min(BATCH_EVENTS, kept_from - first_seq)
-            batch = _within_bytes(await self._log.replay(run.run_id, first_seq - 1, limit=limit))
-            if not batch:
+            page = await self._log.replay(run.run_id, first_seq - 1, limit=limit)
+            if not page:
                 return  # the run was removed meanwhile
-            apply_events(contract, batch)
-            first_seq = batch[-1].seq + 1
-            await _paced(self._log.trim(run.run_id, first_seq, digest_of(contract)))
-            swept.events += len(batch)
+            for batch in _batches(page):
+                apply_events(contract, batch)
+                first_seq = batch[-1].seq + 1
+                await _paced(self._log.trim(run.run_id, first_seq, digest_of(contract)))
+                swept.events += len(batch)
 
 
 async def _paced(write: Awaitable[T]) -> T:
@@ -192,11 +197,12 @@ async def _paced(write: Awaitable[T]) -> T:
     return result
 
 
-def _within_bytes(events: Sequence[StoredEvent]) -> Sequence[StoredEvent]:
-    """The first of the events, as many as a batch takes; one at least."""
-    size = 0
-    for count, event in enumerate(events):
+def _batches(events: Sequence[StoredEvent]) -> Iterator[Sequence[StoredEvent]]:
+    """The events in batches of `BATCH_BYTES` at most; one that is larger is a batch alone."""
+    start = size = 0
+    for index, event in enumerate(events):
+        if index > start and size + len(event.body) > BATCH_BYTES:
+            yield events[start:index]
+            start, size = index, 0
         size += len(event.body)
-        if count and size > BATCH_BYTES:
-            return events[:count]
-    return events
+    yield events[start:]
