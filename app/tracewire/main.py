@@ -37,6 +37,7 @@ from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.holding import hold_folder, hold_ports
 from tracewire.readiness import Readiness
 from tracewire.runs.recordings import RecordingStore
+from tracewire.runs.recovered_traces import RecoveredTraces
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.retention import Retention
 from tracewire.runs.service import RunService
@@ -110,7 +111,10 @@ class Server:
         try:
             await self._acquire()
             await self._compose()
-            self._lost_at_start = await close_lost_runs(self.log)
+            self._lost_at_start = await close_lost_runs(self.log, self.telemetry.metrics)
+            recovered_traces = RecoveredTraces(self.log, self.telemetry.recovery)
+            self._closers.append(recovered_traces.close)
+            await recovered_traces.start()
             await self._listen()
         except EventLogError as error:
             await self._release()

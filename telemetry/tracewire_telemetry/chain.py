@@ -104,10 +104,14 @@ class ChainSpans:
     """The chain's spans of one run, built one by one as they are asked for.
 
     With `counting` set, from then on each is the last one built again: enough to count those past a limit.
+    `recovered` marks them: their moments are those of the envelopes, not stamps.
     """
 
-    def __init__(self, ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> None:
+    def __init__(
+        self, ledger: RunLedger, resource: Resource, scope: InstrumentationScope, *, recovered: bool = False
+    ) -> None:
         self._ledger = ledger
+        self._recovered = recovered
         self._resource = resource
         self._scope = scope
         self._flags = TraceFlags(int(ledger.identity.sampled))
@@ -196,11 +200,14 @@ class ChainSpans:
 
     def _common(self) -> dict[str, Any]:
         identity = self._ledger.identity
-        return {
+        common: dict[str, Any] = {
             Attribute.MESSAGING_SYSTEM: SCOPE,
             Attribute.RUN_ID: identity.run_id,
             Attribute.USER_ID: identity.user_id,
         }
+        if self._recovered:
+            common[Attribute.RECOVERED] = True
+        return common
 
     def _attributes(self, first: int, last: int) -> dict[str, Any]:
         event_type = self._ledger.event_type(first).value

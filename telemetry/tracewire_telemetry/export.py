@@ -72,6 +72,11 @@ class TraceQueue:
             self._bytes += size
             self._changed.notify_all()
 
+    @property
+    def half_full(self) -> bool:
+        """Whether who can wait had better."""
+        return self._bytes > self._bytes_max // 2
+
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until everything queued was handed to the exporter; whether that came about in time."""
         with self._changed:

@@ -391,7 +391,7 @@ class RunLedger:
     def delivery_max_ns(self) -> int:
         """The longest way from engine to ack among the events that were acked."""
         engine, client = self.engine, self.client
-        return max((client[i] - engine[i] for i in range(min(self.acked, len(engine)))), default=0)
+        return max((client[i] - engine[i] for i in range(min(self.acked, len(engine))) if client[i]), default=0)
 
     def unix_ns(self, monotonic_ns: int) -> int:
         """A stamp as wall-clock time."""

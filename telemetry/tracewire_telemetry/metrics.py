@@ -7,7 +7,7 @@ our own: nothing is registered globally.
 
 import platform
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -24,12 +24,15 @@ from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
     LINKS,
     CloseCode,
+    EventType,
     ExpiryReason,
+    Origin,
     Outcome,
     RejectCode,
     ResumeOutcome,
     SpanDropReason,
     ToolStatus,
+    Verdict,
 )
 
 TEXT_CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -172,9 +175,12 @@ class Metrics:
 
     def settled(self, ledger: RunLedger) -> None:
         """Count the verdicts of a settled run."""
-        origin = ledger.identity.origin.value
-        for (event_type, verdict), count in ledger.verdicts().items():
-            self._deliveries.labels(event_type.value, verdict.value, origin).inc(count)
+        self.delivered(ledger.verdicts(), ledger.identity.origin)
+
+    def delivered(self, verdicts: Mapping[tuple[EventType, Verdict], int], origin: Origin) -> None:
+        """Count verdicts on events."""
+        for (event_type, verdict), count in verdicts.items():
+            self._deliveries.labels(event_type.value, verdict.value, origin.value).inc(count)
 
     def event_missing(self, missing: Missing) -> None:
         """A link did not take an event by its deadline."""

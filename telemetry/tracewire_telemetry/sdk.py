@@ -22,6 +22,8 @@ from tracewire_telemetry.catalog import SCOPE, Attribute
 from tracewire_telemetry.export import TraceQueue
 from tracewire_telemetry.ledger import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.recovered import RunRecovery
+from tracewire_telemetry.replayed import ReplayTracing
 from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.watch import Watch
 
@@ -83,6 +85,8 @@ class Telemetry:
             self._edge.add_span_processor(_OneByOne(self._queue))
         self._edge_tracer = self._edge.get_tracer(SCOPE, options.version)
         self.watch = Watch(self.metrics, self.tracing, self._queue, deadlines=options.deadlines)
+        self.recovery = RunRecovery(self.metrics, self.tracing, self._queue)
+        self.replays = ReplayTracing(resource, self._queue, version=options.version, share=options.trace_share)
         self._publish_gauges()
 
     def instrument(self, app: Any, *, excluded_paths: str) -> Any:

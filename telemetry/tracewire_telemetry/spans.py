@@ -141,8 +141,10 @@ class RunTracing:
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer(SCOPE, version)
 
-    def open(self, ledger: RunLedger, links: Sequence[SpanContext]) -> "RunSpans":
-        """Start the run's span, which links to `links` and has no parent."""
+    def open(self, ledger: RunLedger, links: Sequence[SpanContext], *, recovered: bool = False) -> "RunSpans":
+        """Start the run's span, which links to `links` and has no parent. `recovered` marks a run whose ledger was
+        lost in a crash, and is made up from what is durable of it.
+        """
         identity = ledger.identity
         if not self.recording:
             return RunSpans(self, ledger, NonRecordingSpan(span_context(identity, identity.root_span_id)))
@@ -163,7 +165,7 @@ class RunTracing:
             },
             [SpanLink(link) for link in links],
         )
-        return RunSpans(self, ledger, root)
+        return RunSpans(self, ledger, root, recovered=recovered)
 
     def _start(
         self,
@@ -193,8 +195,9 @@ class RunTracing:
 class RunSpans:
     """The live spans of one run, and what turns its ledger into the rest of the trace."""
 
-    def __init__(self, tracing: RunTracing, ledger: RunLedger, root: Span) -> None:
+    def __init__(self, tracing: RunTracing, ledger: RunLedger, root: Span, *, recovered: bool = False) -> None:
         self._tracing = tracing
+        self._recovered = recovered
         self._ledger = ledger
         self._root = root
         self._parent = set_span_in_context(root, Context())
@@ -253,7 +256,7 @@ class RunSpans:
             tool.end(ToolStatus.CANCELLED, ledger.ended_ns)
         self._held, self._cut = tracing._processor.release(ledger.identity.trace_id)
         room = SPANS_PER_RUN_MAX - 1 - len(self._held)
-        chain = ChainSpans(ledger, tracing._resource, tracing._scope)
+        chain = ChainSpans(ledger, tracing._resource, tracing._scope, recovered=self._recovered)
         for number, span in enumerate(chain.all(), start=1):
             if number <= room:
                 self._chain.append(span)
@@ -287,7 +290,10 @@ class RunSpans:
         outcome = ledger.outcome or Outcome.WORKER_LOST
         root.set_attribute(Attribute.RUN_OUTCOME, outcome.value)
         root.set_attribute(Attribute.SPAN_COUNT, span_count)
-        root.set_attribute(Attribute.DELIVERY_MAX_MS, ledger.delivery_max_ns / 1e6)
+        if self._recovered:
+            root.set_attribute(Attribute.RECOVERED, True)
+        else:
+            root.set_attribute(Attribute.DELIVERY_MAX_MS, ledger.delivery_max_ns / 1e6)
         if ledger.pending:
             root.set_attribute(Attribute.EVENTS_PENDING, ledger.pending)
         if ledger.missing:

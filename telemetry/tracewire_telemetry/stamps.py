@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Outcome, Verdict
@@ -41,6 +42,8 @@ class Stamps(Struct, frozen=True):
     missing: list[MissingRow]
     waiting: list[EventType]
     followers: int
+    unknown_acked_seq: int | None = None
+    """Of a run whose stamps a crash took: how far its user had acked it, which is all that is known."""
 
 
 class LedgerRow(Struct, frozen=True):
@@ -121,6 +124,12 @@ def stamps_of(ledger: RunLedger) -> Stamps:
     )
 
 
+def unknown_stamps(ledger: RunLedger) -> Stamps:
+    """The columns of an ended run whose stamps a crash took: what happened, and of no event when."""
+    unknown = [-1] * ledger.last_seq
+    return replace(stamps_of(ledger), links=[unknown] * 5, verdicts=unknown, unknown_acked_seq=ledger.acked)
+
+
 def encode_stamps(stamps: Stamps) -> bytes:
     """The stamps as JSON, for the event log."""
     return _encoder.encode(stamps)
@@ -148,6 +157,9 @@ def report_of(stamps: Stamps) -> LedgerReport:
         rows.append(LedgerRow(index + 1, EVENT_TYPES[type_index], engine, bridge, emitter, socket, client, verdict))
     unacked = [row for row in rows if row.emitter is not None and row.client is None]
     pending = 0 if stamps.followers else sum(row.verdict is not Verdict.MISSING for row in unacked)
+    lost = stamps.unknown_acked_seq is not None
+    if stamps.unknown_acked_seq is not None:
+        pending = len(rows) - stamps.unknown_acked_seq
     return LedgerReport(
         run_id=stamps.run_id,
         user_id=stamps.user_id,
@@ -157,7 +169,7 @@ def report_of(stamps: Stamps) -> LedgerReport:
         ended_ms=milliseconds(stamps.ended_us),
         outcome=stamps.outcome,
         settled=stamps.settled,
-        chain_complete=not stamps.missing,
+        chain_complete=not stamps.missing and not lost,
         pending=pending,
         sockets=stamps.followers,
         events=rows,

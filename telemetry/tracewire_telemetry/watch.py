@@ -20,7 +20,7 @@ from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines, Missing, Ru
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunSpans, RunTracing
 from tracewire_telemetry.stamps import encode_stamps, stamps_of
-from tracewire_telemetry.vocabulary import Link, Outcome
+from tracewire_telemetry.vocabulary import EventType, Link, Outcome
 
 TICK_SECONDS: Final = 0.25
 _log = structlog.get_logger("tracewire.watch")
@@ -61,10 +61,29 @@ class OpenRun:
         return fresh
 
     def ended(self, outcome: Outcome, *, durable: bool = True) -> None:
-        """The run has its terminal event. Not durable: it could not be logged yet, and is owed to who follows."""
+        """The run has its terminal event. Not durable: it could not be logged yet, and is owed to who follows; the run
+        is settled when it was (`ended_past_stations`).
+        """
         self.owes_end = not durable
         self.ledger.ended(outcome, time.monotonic_ns())
         self._watch.run_ended(self)
+
+    def logged_past_stations(self, first_seq: int, event_types: Sequence[EventType]) -> None:
+        """The log has taken these last events of the run, from this seq on, past the stations that should have."""
+        ledger, now = self.ledger, time.monotonic_ns()
+        if first_seq != ledger.last_seq + 1:
+            return  # the stations lost count: what they stamped stays as it is
+        for event_type in event_types:
+            ledger.committed(ledger.sequenced(ledger.emitted(event_type, now), now), now)
+
+    def ended_past_stations(self, outcome: Outcome) -> None:
+        """The run's terminal event is in the log, past its stations, or never will be as far as this process goes."""
+        self.owes_end = False
+        if not self.ledger.ended_ns:
+            self.ended(outcome)
+            return
+        self.ledger.ended_ns = max(self.ledger.ended_ns, *self.ledger.bridge[-1:])
+        self._watch.consider(self)
 
 
 class Watch:
@@ -79,6 +98,8 @@ class Watch:
         deadlines: LinkDeadlines,
     ) -> None:
         self.runs: dict[str, OpenRun] = {}
+        self.settling: dict[str, OpenRun] = {}
+        """Settled runs whose stamps are not stored yet."""
         self.last_tick_unix_seconds = 0.0
         self.loop_lag_seconds = 0.0
         self._metrics = metrics
@@ -136,12 +157,13 @@ class Watch:
     def consider(self, run: OpenRun) -> None:
         """Settle the run if it is done."""
         ledger = run.ledger
-        if ledger.settled_ns or not ledger.settled:
+        if ledger.settled_ns or run.owes_end or not ledger.settled:
             return
         ledger.settled_ns = time.monotonic_ns()
         self.runs.pop(ledger.identity.run_id, None)
         if not self.runs:
             self._none_open.set()
+        self.settling[ledger.identity.run_id] = run
         self._settled.append(run)
         self._idle.clear()
         self._wake.set()
@@ -219,6 +241,8 @@ class Watch:
                     await self._settle(run)
                 except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
                     _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
+                finally:
+                    self.settling.pop(run.ledger.identity.run_id, None)
                 await asyncio.sleep(0)
             self._idle.set()
 
@@ -230,13 +254,14 @@ class Watch:
         for _ in run.spans.build():
             await asyncio.sleep(0)
         spans = run.spans.finish()
-        if spans and self._queue is not None:
-            self._queue.offer(spans)
+        # Stamps first: after a crash, a run that has them is taken to have left, and does not leave again.
         try:
             if self._store is not None:
                 await self._store(identity.run_id, encode_stamps(stamps_of(ledger)))
         except Exception as error:  # noqa: BLE001 # the log may be gone: the run is settled all the same, and this is said
             _log.error("stamps_not_stored", run_id=identity.run_id, error=str(error))
+        if spans and self._queue is not None:
+            self._queue.offer(spans)
         _log.info(
             "run_settled",
             user_id=identity.user_id,

@@ -210,8 +210,9 @@ async def test_s04_a_chain_that_cannot_be_wired_ends_the_run_and_names_the_link(
     with capture_logs() as records:
         async with signed_in(chain, ADA) as wire:
             run_id = await wire.start_run("ask", agent=AGENT)
-            trace = await chain.trace(run_id)
             events = await wire.receive_run(run_id)
+            await wire.ack(run_id, 1)
+            trace = await chain.trace(run_id)
     assert [(event["type"], event["seq"], event["data"]["code"]) for event in events] == [
         ("agent_error", 1, "worker_lost")
     ]
@@ -220,13 +221,19 @@ async def test_s04_a_chain_that_cannot_be_wired_ends_the_run_and_names_the_link(
     assert [error.startswith(f"{check}: ") for error in said] == [True], records
     assert await stored(chain, run_id) == events
     assert (trace.root.status, trace.root.attributes["error.type"]) == ("error", "worker_lost")
-    assert len(trace) == 1
+    assert [span.name for span in trace] == [
+        f"invoke_agent {AGENT}",
+        "create agent_error",
+        "process agent_error",
+        "send replay",
+        "settle replay",
+    ]
 
 
 async def test_s04_a_look_at_the_sockets_between_a_broken_run_and_its_end_loses_nothing(
     chain: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run is settled before its terminal event can be durable: a socket that forgets settled runs keeps it."""
+    """The run has ended before its terminal event can be durable: a socket that forgets settled runs keeps it."""
     without_method("agent_completed")(monkeypatch, chain.server)
 
     async def look_then_close(*arguments: Any) -> None:

@@ -252,6 +252,14 @@ async def verbose(ctx: Any) -> str:
     return "done"
 
 
+@agent(name="verbose_then_waits")
+async def verbose_then_waits(ctx: Any) -> None:
+    """Thinks as often as its input says, and waits until its run is stopped."""
+    for number in range(ctx.input):
+        await ctx.thinking(f"thought {number}")
+    await asyncio.Event().wait()
+
+
 @agent(name="traced")
 async def traced(ctx: Any) -> str:
     """Makes spans of its own inside and outside a tool: by its context, and by OpenTelemetry's global API."""

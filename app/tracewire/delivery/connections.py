@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from tracewire.delivery.outbox import Outbox, Queued
+from tracewire_telemetry.carried import Replay
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import CloseCode
 from tracewire_telemetry.watch import OpenRun
@@ -42,7 +43,7 @@ class Followed:
     is durable when it is set.
     """
 
-    __slots__ = ("live", "next_seq", "run", "seen_seq", "socket")
+    __slots__ = ("live", "next_seq", "replay", "run", "seen_seq", "socket")
 
     def __init__(self, run: OpenRun | None, socket: int, next_seq: int, *, live: bool) -> None:
         self.run = run
@@ -50,6 +51,14 @@ class Followed:
         self.next_seq = next_seq
         self.seen_seq = 0
         self.live = live
+        self.replay: Replay | None = None
+
+    def replayed(self, seq: int, started_ns: int, now: int) -> None:
+        """Note an event of a settled run that was read back: the run's own ledger takes nothing more."""
+        if self.replay is None:
+            self.replay = Replay(self.socket, seq, seq, started_ns, now)
+        else:
+            self.replay.last_seq, self.replay.ended_ns, self.replay.acked_ns = seq, now, 0
 
 
 class Connection:
@@ -205,6 +214,8 @@ class Connection:
         self.first_event_ns = self.first_event_ns or now
         if followed.run is not None and not followed.run.ledger.settled_ns:
             followed.run.ledger.replayed(followed.socket, seq, seq, started_ns, now)
+        else:
+            followed.replayed(seq, started_ns, now)
 
     async def drained(self) -> bool:
         """Wait until nothing waits and the peer takes more; whether the socket is still there then."""

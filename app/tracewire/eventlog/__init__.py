@@ -157,6 +157,9 @@ class EventLog(Protocol):
     async def open_runs(self) -> Sequence[RunSummary]:
         """Every run of every user that has no terminal event."""
 
+    async def unsettled_runs(self) -> Sequence[RunSummary]:
+        """Every run of every user that has ended and has no stamps, oldest first. It may look at all runs."""
+
     async def turns(self, user_id: str, thread_id: str, *, limit: int) -> Sequence[Turn]:
         """The newest `limit` completed runs of a user's thread, oldest first."""
 

@@ -174,6 +174,9 @@ class SqliteEventLog:
     async def open_runs(self) -> Sequence[RunSummary]:
         return await self._summaries(reader.RUNS_OPEN)
 
+    async def unsettled_runs(self) -> Sequence[RunSummary]:
+        return await self._summaries(reader.RUNS_UNSETTLED)
+
     async def turns(self, user_id: str, thread_id: str, *, limit: int) -> Sequence[Turn]:
         self._require_open()
         newest_first = await self._reader.read(reader.turn_of, reader.TURNS, user_id, thread_id, max(limit, 0))

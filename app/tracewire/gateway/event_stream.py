@@ -25,6 +25,7 @@ from tracewire.gateway.auth import Principal
 from tracewire.gateway.reading import SEQ_MAX, integer_of
 from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.gateway.transport import CLOSE_TIMEOUT_SECONDS, HTTP_EXTENSION, limit_kernel_buffers
+from tracewire_telemetry.replayed import ReplayedRun
 from tracewire_telemetry.vocabulary import TERMINAL_TYPES, CloseCode, RejectCode
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -208,6 +209,11 @@ class EventStream:
         except EventLogError as error:
             _log.error("replay_failed", user_id=self.principal.user_id, run_id=run_id, error=str(error))
             self.close(CloseCode.UNAVAILABLE)
+        finally:
+            if followed.replay is not None:
+                run_ids = (self._run.trace_id, self._run.root_span_id)
+                replayed = ReplayedRun(run_id, self._run.user_id, *run_ids)
+                self._gateway.telemetry.replays.replayed(replayed, followed.replay)
 
     async def _await_departure(self, receive: Receive) -> None:
         """Detach a reader that goes at once: nothing more is queued for it, and its run does not wait for it."""

@@ -133,9 +133,9 @@ class HttpRuns:
         summary = await self.log.run(run_id)
         if summary is None or (user_id is not None and summary.user_id != user_id):
             raise RejectedError(RejectCode.UNKNOWN_RUN, f"there is no run {run_id!r}")
-        open_run = self.runs.open_run(summary.user_id, run_id)
-        if open_run is not None:
-            return report_of(stamps_of(open_run.ledger))
+        ledger = self.runs.ledger_of(run_id)
+        if ledger is not None:
+            return report_of(stamps_of(ledger))
         stored = await self.log.stamps(run_id)
         if stored is None:
             return await self._without_stamps(summary)

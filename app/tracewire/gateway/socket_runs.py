@@ -5,20 +5,21 @@ Enters: frames that `SocketSession` has read. Leaves: runs to `RunService`, acks
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connections import Connection, Followed
 from tracewire.delivery.replay import catch_up
 from tracewire.errors import EventLogError, EventsExpiredError, RejectedError
 from tracewire.eventlog import EventLog, RunSummary
 from tracewire.gateway import frames
 from tracewire.gateway.frames import ServerFrame, encode_frame
+from tracewire.gateway.replays import SettledReplays
 from tracewire.runs.run import RunState, state_of
 from tracewire.runs.service import AcceptedRun, RunService, StartRun
 from tracewire_telemetry.chain import TraceContext
-from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.replayed import ReplayedRun
+from tracewire_telemetry.sdk import Telemetry
 from tracewire_telemetry.vocabulary import CloseCode, RejectCode, ResumeOutcome
 
 _log = structlog.get_logger("tracewire.gateway")
@@ -31,7 +32,7 @@ class SocketRuns:
         connection: the socket's, attached.
         runs: of all users.
         log: where what was missed is read from.
-        metrics: of the server.
+        telemetry: of the server.
         handshake: the context of the handshake's span, to which the runs' traces link.
         reject: tells the client that one run of a `resume` is refused.
         close: closes the socket.
@@ -42,7 +43,7 @@ class SocketRuns:
         connection: Connection,
         runs: RunService,
         log: EventLog,
-        metrics: Metrics,
+        telemetry: Telemetry,
         handshake: TraceContext | None,
         *,
         reject: Callable[[str, RejectedError], None],
@@ -51,7 +52,8 @@ class SocketRuns:
         self._connection = connection
         self._runs = runs
         self._log = log
-        self._metrics = metrics
+        self._metrics = telemetry.metrics
+        self._replays = SettledReplays(telemetry.replays)
         self._handshake = handshake
         self._reject = reject
         self._close = close
@@ -119,6 +121,7 @@ class SocketRuns:
             )
         if frame.seq:
             self._log.ack(frame.run_id, frame.seq)
+            self._replays.acked(frame.run_id, frame.seq)
         if run is not None:
             run.acknowledged(followed.socket if followed is not None else 0, frame.seq)
 
@@ -137,6 +140,8 @@ class SocketRuns:
             return
         connection.has_acked = True
         socket = 0
+        if last_seq:
+            self._replays.acked(run_id, last_seq)
         if last_seq + 1 < run.first_seq:
             self._tell_expired(run)
         else:
@@ -162,14 +167,16 @@ class SocketRuns:
         run = self._runs.open_run(self._connection.user_id, run_id)
         followed = self._connection.follow(run_id, run, next_seq=seq, live=False)
         followed.seen_seq = summary.last_seq
+        self._replays.begin(ReplayedRun(run_id, summary.user_id, summary.trace_id, summary.root_span_id), followed)
         task = asyncio.create_task(self._catch_up(run_id, followed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return followed.socket
 
-    async def _catch_up(self, run_id: str, followed: Any) -> None:
+    async def _catch_up(self, run_id: str, followed: Followed) -> None:
         try:
             await catch_up(self._connection, self._log, run_id, followed)
+            self._replays.caught_up(run_id, followed)
         except EventsExpiredError as error:
             # It overtook the reader, who is told when it resumes from where it is.
             _log.info("replay_expired", user_id=self._connection.user_id, run_id=run_id, error=str(error))
@@ -186,6 +193,7 @@ class SocketRuns:
         """The socket is gone: nothing more is read back for it."""
         for task in self._tasks:
             task.cancel()
+        self._replays.close()
 
 
 def announce(accepted: AcceptedRun) -> frames.RunAccepted:

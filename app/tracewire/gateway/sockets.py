@@ -185,7 +185,7 @@ class SocketSession:
             connection,
             gateway.runs,
             gateway.log,
-            gateway.metrics,
+            gateway.telemetry,
             gateway.telemetry.handshake(principal.user_id, self.id, self._started_unix_ns),
             reject=lambda run_id, error: self._reject("resume", error, run_id=run_id),
             close=self.close,

@@ -4,12 +4,13 @@ No client waits for a run that nobody runs any more.
 """
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
 
 from tracewire.bridge.contract import RunContract
-from tracewire.delivery.connections import Connection, Connections
+from tracewire.delivery.connections import Connection, Connections, Followed
 from tracewire.delivery.replay import catch_up
 from tracewire.errors import EventLogError, EventsExpiredError, LogUnavailableError
 from tracewire.eventlog import EventLog, RunSummary
@@ -24,7 +25,8 @@ from tracewire.events import (
 )
 from tracewire.runs.digest import apply_events, restore_contract
 from tracewire_telemetry.chain import envelope_traceparents
-from tracewire_telemetry.ledger import RunIdentity
+from tracewire_telemetry.ledger import NS_PER_SECOND, RunIdentity
+from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import CloseCode, EventType, Outcome, RunErrorCode, ToolStatus
 from tracewire_telemetry.watch import OpenRun
 
@@ -34,10 +36,11 @@ RETRY_SECONDS: Final = 1.0
 _log = structlog.get_logger("tracewire.recovery")
 
 
-async def close_lost_runs(log: EventLog) -> int:
+async def close_lost_runs(log: EventLog, metrics: Metrics) -> int:
     """End every run without a terminal event with `agent_error{worker_lost}`, its open tools closed; their number.
 
-    One that cannot be ended is named in the log, and does not keep the others from it.
+    One that cannot be ended is named in the log, and does not keep the others from it. Their traces are the work of
+    `recovered_traces`.
 
     Raises:
         LogUnavailableError: the log cannot be read or written.
@@ -51,6 +54,8 @@ async def close_lost_runs(log: EventLog) -> int:
         except Exception:  # noqa: BLE001 # a row that cannot be read must not keep the server from starting
             _log.exception("run_not_closed", user_id=run.user_id, run_id=run.run_id)
         else:
+            seconds = (time.time_ns() - run.started_unix_ns) / NS_PER_SECOND
+            metrics.run_ended(run.agent, Outcome.WORKER_LOST, max(0.0, seconds))
             _log.warning("run_lost_at_start", user_id=run.user_id, run_id=run.run_id, trace_id=run.trace_id)
     return len(lost)
 
@@ -70,25 +75,32 @@ async def close_broken_run(
     while True:
         try:
             run = await log.run(run_id)
-            if run is None or not run.open:
-                return
-            await _close(log, run, code, why)
+            if run is not None and run.open:
+                appended = await _close(log, run, code, why)
+                if watched is not None:
+                    watched.logged_past_stations(*appended)
             break
         except LogUnavailableError as error:
             _log.warning("run_not_closed_yet", user_id=user_id, run_id=run_id, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
         except EventLogError as error:
             _log.error("run_not_closed", user_id=user_id, run_id=run_id, error=str(error))
-            return
-    if watched is not None and not watched.ledger.ended_ns:
-        watched.ended(Outcome(code.value))
+            break
+    # Followed anew before the run counts as ended: otherwise it could be settled as one that nobody follows.
     followers = [connection for connection in connections.of(user_id) if run_id in connection.follows]
-    await asyncio.gather(*(_tell(connection, log, run_id) for connection in followers))
+    rest = [_follow_on(connection, run_id, watched) for connection in followers]
+    if watched is not None:
+        watched.ended_past_stations(Outcome(code.value))
+    await asyncio.gather(*(_tell(*followed, log, run_id) for followed in zip(followers, rest, strict=True)))
 
 
-async def _tell(connection: Connection, log: EventLog, run_id: str) -> None:
+def _follow_on(connection: Connection, run_id: str, watched: OpenRun | None) -> Followed:
+    next_seq = connection.follows[run_id].next_seq
+    return connection.follow(run_id, watched, next_seq=next_seq, live=False)
+
+
+async def _tell(connection: Connection, followed: Followed, log: EventLog, run_id: str) -> None:
     """Read the rest of the run from the log to a socket that follows it."""
-    followed = connection.follow(run_id, None, next_seq=connection.follows[run_id].next_seq, live=False)
     try:
         await catch_up(connection, log, run_id, followed)
     except EventLogError as error:
@@ -96,12 +108,20 @@ async def _tell(connection: Connection, log: EventLog, run_id: str) -> None:
         connection.close(CloseCode.RESYNC)
 
 
-async def _close(log: EventLog, run: RunSummary, code: RunErrorCode, message: str) -> None:
+async def _close(log: EventLog, run: RunSummary, code: RunErrorCode, message: str) -> tuple[int, list[EventType]]:
+    """Append what ends the run; the seq of the first of these events, and the type of each."""
     contract, last_seq = await _read(log, run)
+    record = await log.record(run.run_id)
     identity = RunIdentity(
-        run.run_id, run.user_id, run.thread_id, run.agent, int(run.trace_id, 16), int(run.root_span_id, 16)
+        run.run_id,
+        run.user_id,
+        run.thread_id,
+        run.agent,
+        int(run.trace_id, 16),
+        int(run.root_span_id, 16),
+        sampled=record is None or record.sampled,
     )
-
+    first_seq, appended = last_seq + 1, list[EventType]()
     timestamps, traceparent = Timestamps(), envelope_traceparents(identity)
 
     async def append(event: Event, outcome: Outcome | None = None) -> None:
@@ -109,12 +129,14 @@ async def _close(log: EventLog, run: RunSummary, code: RunErrorCode, message: st
         last_seq += 1
         envelope = Envelope(event.type, run.run_id, last_seq, timestamps.now(), run.agent, traceparent(last_seq), event)
         await log.append(run.run_id, last_seq, encode_envelope(envelope), outcome=outcome)
+        appended.append(event.type)
 
     for tool_call_id, tool_name in list(contract.open_tools.items()):
         await append(ToolCompleted(tool_call_id, tool_name, ToolStatus.CANCELLED, None, 0.0, error=message))
         contract.apply(EventType.TOOL_COMPLETED, tool_call_id)
     receipt = Receipt(last_seq + 1, contract.receipt_counts(EventType.AGENT_ERROR))
     await append(AgentError(code, message, True, receipt), Outcome(code.value))
+    return first_seq, appended
 
 
 async def _read(log: EventLog, run: RunSummary) -> tuple[RunContract, int]:

@@ -25,7 +25,7 @@ from tracewire.readiness import Readiness
 from tracewire.runs.recovery import close_broken_run
 from tracewire.settings import Settings
 from tracewire_telemetry.chain import TraceContext, is_sampled, new_trace_ids, parse_traceparent
-from tracewire_telemetry.ledger import RunIdentity
+from tracewire_telemetry.ledger import RunIdentity, RunLedger
 from tracewire_telemetry.vocabulary import Outcome, RejectCode, RunErrorCode
 from tracewire_telemetry.watch import OpenRun, Watch
 
@@ -286,6 +286,11 @@ class RunService:
         """The watched side of the user's run while it is not settled."""
         run = self._watch.runs.get(run_id)
         return run if run is not None and run.ledger.identity.user_id == user_id else None
+
+    def ledger_of(self, run_id: str) -> RunLedger | None:
+        """The run's ledger until its stamps are in the log."""
+        run = self._watch.runs.get(run_id) or self._watch.settling.get(run_id)
+        return run.ledger if run is not None else None
 
 
 def _context(record: RunRecord) -> UserExecutionContext:

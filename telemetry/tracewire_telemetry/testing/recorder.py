@@ -35,8 +35,15 @@ class Recording:
     def trace_of_run(self, run_id: str) -> RecordedTrace:
         """What was recorded of a run's trace so far."""
         spans = self.spans
-        trace_ids = {span.trace_id for span in spans if span.attributes.get("tracewire.run.id") == run_id}
+        replays = {span.trace_id for span in spans if _is_replay_root(span)}
+        trace_ids = {span.trace_id for span in spans if span.attributes.get("tracewire.run.id") == run_id} - replays
         return RecordedTrace(span for span in spans if span.trace_id in trace_ids)
+
+    def replays_of_run(self, run_id: str) -> list[RecordedTrace]:
+        """The traces of replays that came after the run was settled, in the order of their export."""
+        spans = self.spans
+        roots = [span for span in spans if _is_replay_root(span) and span.attributes.get("tracewire.run.id") == run_id]
+        return [RecordedTrace(span for span in spans if span.trace_id == root.trace_id) for root in roots]
 
     def wait_for_run(self, run_id: str, *, timeout_seconds: float = WAIT_SECONDS) -> RecordedTrace:
         """Wait until the run's trace is whole, by the span count on its root.
@@ -78,6 +85,10 @@ class Recording:
         with self._changed:
             self._spans.extend(spans)
             self._changed.notify_all()
+
+
+def _is_replay_root(span: RecordedSpan) -> bool:
+    return not span.parent_id and span.name == "send replay"
 
 
 class InProcessRecorder(Recording, SpanExporter):
