@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -91,14 +92,23 @@ async def _serve(settings: Settings, stop_logging: Callable[[], None]) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def stop_or_exit() -> None:
-        if stop.is_set():
-            stop_logging()
-            os._exit(1)
-        stop.set()
+    asked = False
 
+
+    def stop_or_exit(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            # In a thread: whatever the signal interrupted may hold a lock of the log.
+            writing = threading.Thread(target=stop_logging, daemon=True)
+            writing.start()
+            writing.join(1.0)
+            os._exit(1)
+        asked = True
+        loop.call_soon_threadsafe(stop.set)
+
+    # Not the loop's own handlers: those wait for their turn, and an agent that blocks the loop gives them none.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop_or_exit)
+        signal.signal(number, stop_or_exit)
     try:
         await server.start()
     except StartupError as error:

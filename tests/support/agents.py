@@ -1,6 +1,7 @@
 """Agents that behave in known ways, well and badly."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -250,6 +251,14 @@ async def verbose(ctx: Any) -> str:
     for number in range(ctx.input):
         await ctx.thinking(f"thought {number}")
     return "done"
+
+
+@agent(name="holds_the_loop")
+async def holds_the_loop(ctx: Any) -> None:
+    """Says so, and then holds the event loop for as many seconds as its input says."""
+    await ctx.thinking("about to block")
+    await asyncio.sleep(0.2)  # the event is on its way
+    time.sleep(ctx.input)  # noqa: ASYNC251 # that is what it is for
 
 
 @agent(name="verbose_then_waits")
