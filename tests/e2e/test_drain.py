@@ -134,7 +134,7 @@ async def test_signals_end_a_server_whose_loop_is_blocked(tmp_path: Path, receiv
             async with asyncio.timeout(START_SECONDS):
                 while not process.log_records("event_loop_blocked"):
                     await asyncio.sleep(0)
-            # Again and again: two at the same moment may reach two threads, and the blocked one hears of the first alone.
+            # Again and again: two at the same moment may reach two threads, and the blocked one hears of one alone.
             for _ in range(5):
                 process.process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):

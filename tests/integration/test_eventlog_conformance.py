@@ -379,6 +379,17 @@ async def test_unfinished_are_open_runs_and_those_not_acked_to_their_end(log: Ev
     assert [ids[4]] == await run_ids(log.unfinished("ada", limit=1))
 
 
+async def test_unsettled_runs_are_those_of_every_user_that_ended_and_have_no_stamps(log: EventLog) -> None:
+    """Whose traces a crash may have taken, oldest first."""
+    for n, user, outcome in ((1, "ada", Outcome.COMPLETED), (2, "bob", Outcome.TIMEOUT), (4, "ada", Outcome.CANCELLED)):
+        await accepted(log, n, user=user, events=2, outcome=outcome)
+    await accepted(log, 3, events=2)
+    await log.store_stamps(record(1).run_id, b"{}")
+    await log.store_stamps(record(3).run_id, b"{}")
+    assert [record(2).run_id, record(4).run_id] == await run_ids(log.unsettled_runs())
+    assert [2, 2] == [run.last_seq for run in await log.unsettled_runs()]
+
+
 async def test_open_runs_are_those_of_every_user_without_a_terminal_event(log: EventLog) -> None:
     """What a start-up after a crash has to close."""
     await accepted(log, 1)

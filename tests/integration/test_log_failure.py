@@ -59,6 +59,11 @@ async def test_a_log_that_takes_no_writes_ends_its_runs_and_lets_the_sockets_go(
         assert ["agent_started", "agent_thinking", "agent_error"] == [event["type"] for event in events]
         assert ("log_unavailable", 3) == (events[-1]["data"]["code"], events[-1]["data"]["receipt"]["last_seq"])
         assert [] == list(await chain.server.log.open_runs())
+        trace = await chain.trace(run_id)
+        assert [] == trace.problems()
+        assert [event["type"] for event in events] == [
+            span.attributes["tracewire.event.type"] for span in trace if span.name.startswith("process ")
+        ]
 
 
 async def refused_while_unavailable(chain: ServerUnderTest) -> None:

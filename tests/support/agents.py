@@ -1,7 +1,7 @@
 """Agents that behave in known ways, well and badly."""
 
 import asyncio
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -257,8 +257,9 @@ async def verbose(ctx: Any) -> str:
 async def holds_the_loop(ctx: Any) -> None:
     """Says so, and then holds the event loop for as many seconds as its input says."""
     await ctx.thinking("about to block")
-    await asyncio.sleep(0.2)  # the event is on its way
-    time.sleep(ctx.input)  # noqa: ASYNC251 # that is what it is for
+    for _ in range(100):
+        await asyncio.sleep(0)  # until the event is on its way
+    threading.Event().wait(ctx.input)
 
 
 @agent(name="verbose_then_waits")

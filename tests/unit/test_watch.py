@@ -293,3 +293,43 @@ async def test_the_stored_stamps_are_json(watched: Watched) -> None:
     run.ended(Outcome.COMPLETED)
     await settled(watched)
     assert json.loads(watched.stored["run"])["run_id"] == "run"
+
+
+async def test_a_trace_leaves_after_the_stamps_are_stored(watched: Watched) -> None:
+    """A crash between the two finds the stamps, and does not export the run again; the ledger answers meanwhile."""
+    storing, stored = asyncio.Event(), asyncio.Event()
+
+    async def store(_: str, __: bytes) -> None:
+        storing.set()
+        await stored.wait()
+
+    watched.watch._store = store
+    run = watched.open()
+    durable(run, COMPLETED, 0)
+    run.ended(Outcome.COMPLETED)
+    async with asyncio.timeout(WAIT_SECONDS):
+        await storing.wait()
+    assert watched.queue.flush(WAIT_SECONDS)
+    assert [] == watched.recorder.spans
+    assert ({}, {"run": run}) == (watched.watch.runs, watched.watch.settling)
+    stored.set()
+    await settled(watched)
+    assert watched.queue.flush(WAIT_SECONDS)
+    assert watched.recorder.trace_of_run("run").complete
+    assert {} == watched.watch.settling
+
+
+async def test_a_run_that_owes_its_end_is_settled_when_the_log_has_it(watched: Watched) -> None:
+    """Its trace holds the terminal event that came into the log past the run's stations, and ends no sooner."""
+    run = watched.open()
+    durable(run, STARTED, 0)
+    run.ended(Outcome.LOG_UNAVAILABLE, durable=False)
+    assert {"run": run} == watched.watch.runs
+    run.logged_past_stations(2, [EventType.AGENT_ERROR])
+    run.ended_past_stations(Outcome.LOG_UNAVAILABLE)
+    await settled(watched)
+    assert watched.queue.flush(WAIT_SECONDS)
+    trace = watched.recorder.trace_of_run("run")
+    assert trace.complete
+    assert ["create agent_started", "create agent_error"] == [s.name for s in trace if s.name.startswith("create")]
+    assert max(span.end_ns for span in trace) == trace.root.end_ns

@@ -79,6 +79,8 @@ async def close_broken_run(
                 appended = await _close(log, run, code, why)
                 if watched is not None:
                     watched.logged_past_stations(*appended)
+            elif watched is None or not watched.owes_end:
+                return  # it was ended after all, and its sockets have been told
             break
         except LogUnavailableError as error:
             _log.warning("run_not_closed_yet", user_id=user_id, run_id=run_id, error=str(error))
