@@ -95,11 +95,15 @@ class ClientRun:
         await self._send({"type": "provide_input", "run_id": self.run_id, "input_id": input_id, "value": value})
 
     def _take(self, envelope: ReceivedEnvelope) -> bool:
-        """Take one envelope; `False` where something before it is missing."""
+        """Take one envelope; `False` where something before it is missing.
+
+        So it is too for joined deltas of which a part came before: their text cannot be cut apart, and resuming gives
+        them singly.
+        """
         first = envelope.first_seq if envelope.first_seq is not UNSET else envelope.seq
         if envelope.seq <= self.last_seq:
             return True
-        if first > self.last_seq + 1:
+        if first != self.last_seq + 1:
             return False
         self.received[envelope.type.value] += envelope.seq - self.last_seq
         self.last_seq = envelope.seq

@@ -87,6 +87,26 @@ async def test_joined_deltas_behind_a_gap_are_not_taken() -> None:
     assert not run._take(envelope(5, DELTA, first_seq=3))
 
 
+async def test_joined_deltas_of_which_a_part_came_before_are_asked_for_singly() -> None:
+    """The caller would otherwise have the text of 2 and 3 twice: the client resumes after 3, and gets 4 and 5."""
+    run = a_run()
+    for item in (envelope(1), envelope(2, DELTA), envelope(3, DELTA)):
+        run._take(item)
+    assert not run._take(envelope(5, DELTA, first_seq=2))
+    assert (3, {"agent_thinking": 1, "agent_delta": 2}) == (run.last_seq, dict(run.received))
+    assert [run._take(envelope(seq, DELTA)) for seq in (4, 5)] == [True, True]
+    assert await queued(run) == [1, 2, 3, 4, 5]
+
+
+async def test_joined_deltas_that_all_came_before_are_dropped_in_silence() -> None:
+    """As any other repeat."""
+    run = a_run()
+    for seq in (1, 2, 3):
+        run._take(envelope(seq, DELTA))
+    assert run._take(envelope(3, DELTA, first_seq=2))
+    assert await queued(run) == [1, 2, 3]
+
+
 async def test_an_ack_is_sent_once_for_what_is_new() -> None:
     """Nothing new, no ack."""
     run = a_run()
