@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
-from tracewire.delivery.outbox import Outbox, Queued
+from tracewire.delivery.deltas import WaitingDeltas
+from tracewire.delivery.outbox import JOINING_BYTES, Outbox, Queued
 from tracewire_telemetry.carried import Replay
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import CloseCode
@@ -43,7 +44,7 @@ class Followed:
     is durable when it is set.
     """
 
-    __slots__ = ("live", "next_seq", "replay", "run", "seen_seq", "socket")
+    __slots__ = ("deltas", "live", "next_seq", "replay", "run", "seen_seq", "socket")
 
     def __init__(self, run: OpenRun | None, socket: int, next_seq: int, *, live: bool) -> None:
         self.run = run
@@ -51,6 +52,7 @@ class Followed:
         self.next_seq = next_seq
         self.seen_seq = 0
         self.live = live
+        self.deltas: WaitingDeltas | None = None
         self.replay: Replay | None = None
 
     def replayed(self, seq: int, started_ns: int, now: int) -> None:
@@ -147,7 +149,13 @@ class Connection:
             self.close(CloseCode.RESYNC)
             return False
         followed.next_seq = seq + 1
-        self._push(Queued(body, time.monotonic_ns(), followed.run, followed.socket, seq))
+        queued = Queued(body, time.monotonic_ns(), followed.run, followed.socket, seq)
+        # SSE gives each envelope as the log holds it; over a socket, who reads slowly gets deltas joined.
+        if self.outbox.bytes > JOINING_BYTES and not self._transport.writable and not self.reader:
+            followed.deltas = self.outbox.join(queued, followed.deltas)
+            self._drain_soon()
+        else:
+            self._push(queued)
         return True
 
     def send(self, frame: bytes) -> None:
@@ -157,6 +165,9 @@ class Connection:
 
     def _push(self, queued: Queued) -> None:
         self.outbox.push(queued)
+        self._drain_soon()
+
+    def _drain_soon(self) -> None:
         if not self._draining:
             self._draining = True
             self._loop.call_soon(self._drain)
@@ -164,9 +175,8 @@ class Connection:
     def on_writable(self) -> None:
         """The transport takes more."""
         self._progress.set()
-        if len(self.outbox) and not self._draining:
-            self._draining = True
-            self._loop.call_soon(self._drain)
+        if len(self.outbox):
+            self._drain_soon()
 
     def _drain(self, budget: int = FRAMES_PER_TURN) -> None:
         """Write what waits, as long as the peer takes it and the loop's turn lasts."""
@@ -202,6 +212,9 @@ class Connection:
         now = time.monotonic_ns()
         for queued in batch:
             if queued.run is not None:
+                if queued.first_seq:
+                    for seq in range(queued.first_seq, queued.seq):
+                        queued.run.ledger.written(queued.socket, seq, now)
                 queued.run.ledger.written(queued.socket, queued.seq, now)
                 self.first_event_ns = self.first_event_ns or now
 

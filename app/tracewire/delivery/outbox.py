@@ -1,35 +1,31 @@
 """What waits to be written to one socket. Pure: it is told the time.
 
-Bounded by bytes and by age; nothing in it is ever dropped or reordered. Past a bound its owner cuts the socket, whose
-client resumes from the log.
+Bounded by bytes and by age; nothing in it is ever dropped, and the events of a run are never reordered. Past a bound
+its owner cuts the socket, whose client resumes from the log.
 """
 
 from collections import deque
-from typing import NamedTuple
+from typing import Final
 
+from tracewire.delivery.deltas import WaitingDeltas
+from tracewire.delivery.queued import Queued
 from tracewire_telemetry.ledger import NS_PER_SECOND
-from tracewire_telemetry.watch import OpenRun
 
+__all__ = ["JOINING_BYTES", "Outbox", "Queued"]
 
-class Queued(NamedTuple):
-    """One frame's worth: the bytes, and for an event the run, the socket's ordinal in its ledger and the seq."""
-
-    body: bytes
-    queued_ns: int
-    run: OpenRun | None = None
-    socket: int = 0
-    seq: int = 0
+JOINING_BYTES: Final = 16 * 1024
+"""What waits for a peer that takes no more, past which deltas are joined; a peer that reads never comes to it."""
 
 
 class Outbox:
     """A queue of frames, at most `bytes_max` bytes and `age_seconds` old."""
 
-    __slots__ = ("_age_ns_max", "_bytes_max", "_queue", "bytes")
+    __slots__ = ("_bytes_max", "_queue", "age_ns_max", "bytes")
 
     def __init__(self, *, bytes_max: int, age_seconds: float) -> None:
-        self._queue: deque[Queued] = deque()
+        self._queue: deque[Queued | WaitingDeltas] = deque()
         self._bytes_max = bytes_max
-        self._age_ns_max = int(age_seconds * NS_PER_SECOND)
+        self.age_ns_max = int(age_seconds * NS_PER_SECOND)
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -39,6 +35,21 @@ class Outbox:
         """Queue one frame behind those that wait."""
         self._queue.append(queued)
         self.bytes += len(queued.body)
+
+    def join(self, event: Queued, waiting: WaitingDeltas | None) -> WaitingDeltas | None:
+        """Queue a run's next event, a delta within those of its run that wait where it can be added to them.
+
+        `waiting` is what this gave for the run's event before, and what it gives is for the one after. A delta so
+        overtakes events of other runs: order is owed within a run alone.
+        """
+        before = waiting.bytes if waiting is not None else 0
+        if waiting is not None and waiting.add(event):
+            self.bytes += waiting.bytes - before
+            return waiting
+        deltas = WaitingDeltas.of(event)
+        self._queue.append(event if deltas is None else deltas)
+        self.bytes += len(event.body)
+        return deltas
 
     def push_front(self, queued: Queued) -> None:
         """Queue one frame before those that wait."""
@@ -52,6 +63,8 @@ class Outbox:
             IndexError: nothing waits.
         """
         queued = self._queue.popleft()
+        if isinstance(queued, WaitingDeltas):
+            queued = queued.take()
         self.bytes -= len(queued.body)
         return queued
 
@@ -59,7 +72,7 @@ class Outbox:
         """Whether a bound is passed at `now`, monotonic nanoseconds."""
         if self.bytes > self._bytes_max:
             return True
-        return bool(self._queue) and now - self._queue[0].queued_ns > self._age_ns_max
+        return bool(self._queue) and now - self._queue[0].queued_ns > self.age_ns_max
 
     def clear(self) -> None:
         """Forget everything: the socket is gone, and the log has it all."""
