@@ -26,6 +26,11 @@ class NotingTransport:
         self.closes: list[CloseCode] = []
         self.aborts = 0
         self.frames_max: int | None = None
+        self.stuck_since_ns = 0
+
+    def stuck_ns(self, now: int) -> int:
+        """As the test says."""
+        return now - self.stuck_since_ns if self.stuck_since_ns else 0
 
     def write_text(self, body: bytes) -> None:
         """Note one frame; past `frames_max` the write buffer is full."""

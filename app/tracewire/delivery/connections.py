@@ -6,7 +6,7 @@ transport. Next: the client, whose acks come back through `acknowledge`.
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 from tracewire.delivery.deltas import WaitingDeltas
@@ -21,6 +21,9 @@ FRAMES_PER_TURN: Final = 64
 LINES_BYTES_MAX: Final = 32 * 1024
 """Size of a frame of `tracewire.v1.lines` past which no further object joins it."""
 
+CUT_SECONDS: Final = 1.0
+"""How long the socket of a client that is slow or silent may take over its close before it is aborted."""
+
 
 class Transport(Protocol):
     """What a connection writes to: one WebSocket, as the server's protocol class gives it."""
@@ -28,6 +31,9 @@ class Transport(Protocol):
     @property
     def writable(self) -> bool:
         """Whether the peer takes more; when it does again, `on_writable` of the connection is called."""
+
+    def stuck_ns(self, now: int) -> int:
+        """For how long the peer has taken nothing of what waits for it; 0 where nothing waits."""
 
     def write_text(self, body: bytes) -> None:
         """Write one text frame; a transport that is closed swallows it."""
@@ -55,12 +61,12 @@ class Followed:
         self.deltas: WaitingDeltas | None = None
         self.replay: Replay | None = None
 
-    def replayed(self, seq: int, started_ns: int, now: int) -> None:
-        """Note an event of a settled run that was read back: the run's own ledger takes nothing more."""
+    def replayed(self, first_seq: int, last_seq: int, started_ns: int, now: int) -> None:
+        """Note events of a settled run that were read back: the run's own ledger takes nothing more."""
         if self.replay is None:
-            self.replay = Replay(self.socket, seq, seq, started_ns, now)
+            self.replay = Replay(self.socket, first_seq, last_seq, started_ns, now)
         else:
-            self.replay.last_seq, self.replay.ended_ns, self.replay.acked_ns = seq, now, 0
+            self.replay.last_seq, self.replay.ended_ns, self.replay.acked_ns = last_seq, now, 0
 
 
 class Connection:
@@ -218,17 +224,34 @@ class Connection:
                 queued.run.ledger.written(queued.socket, queued.seq, now)
                 self.first_event_ns = self.first_event_ns or now
 
-    def write_replayed(self, followed: Followed, body: bytes, started_ns: int) -> None:
-        """Write the next event of a followed run as it was read back from the log, past the outbox and its bounds."""
-        self._transport.write_text(body)
-        seq = followed.next_seq
-        followed.next_seq += 1
-        now = time.monotonic_ns()
-        self.first_event_ns = self.first_event_ns or now
-        if followed.run is not None and not followed.run.ledger.settled_ns:
-            followed.run.ledger.replayed(followed.socket, seq, seq, started_ns, now)
-        else:
-            followed.replayed(seq, started_ns, now)
+    def write_replayed(self, followed: Followed, bodies: Sequence[bytes], started_ns: int) -> int:
+        """Write the next events of a followed run as they were read back from the log, past the outbox and its bounds.
+
+        As many as the peer takes; how many that were.
+        """
+        count = 0
+        while count < len(bodies) and self._transport.writable:
+            frame = self._frame_of(bodies, count) if self._lines else bodies[count : count + 1]
+            self._transport.write_text(b"\n".join(frame))
+            count += len(frame)
+        if count:
+            now, first_seq = time.monotonic_ns(), followed.next_seq
+            last_seq = first_seq + count - 1
+            followed.next_seq += count
+            self.first_event_ns = self.first_event_ns or now
+            if followed.run is not None and not followed.run.ledger.settled_ns:
+                followed.run.ledger.replayed(followed.socket, first_seq, last_seq, started_ns, now)
+            else:
+                followed.replayed(first_seq, last_seq, started_ns, now)
+        return count
+
+    @staticmethod
+    def _frame_of(bodies: Sequence[bytes], start: int) -> Sequence[bytes]:
+        end, size = start, 0
+        while end < len(bodies) and size < LINES_BYTES_MAX:
+            size += len(bodies[end]) + 1
+            end += 1
+        return bodies[start:end]
 
     async def drained(self) -> bool:
         """Wait until nothing waits and the peer takes more; whether the socket is still there then."""
@@ -239,12 +262,18 @@ class Connection:
 
     # Ends.
 
+    def too_slow(self, now: int) -> bool:
+        """Whether the peer is to be cut off at `now`, monotonic nanoseconds: too much waits for it, or for too long, or
+        it takes nothing of what was written to it, as one may that stalls in a replay, where nothing is queued.
+        """
+        return self.outbox.overfull(now) or self._transport.stuck_ns(now) > self.outbox.age_ns_max
+
     def cut_slow(self) -> None:
         """Cut the socket off: it reads too slowly. Its client resumes from the log."""
         if not self.closed:
             self._metrics.client_too_slow()
             self.close(CloseCode.TOO_SLOW)
-            self._loop.call_later(SLOW_CUT_SECONDS, self._transport.abort)
+            self._loop.call_later(CUT_SECONDS, self._transport.abort)
 
     def close(self, code: CloseCode) -> None:
         """Write what waits if the peer takes it, then close with this code."""
@@ -264,10 +293,6 @@ class Connection:
         self.outbox.clear()
         for run_id in list(self.follows):
             self.unfollow(run_id)
-
-
-SLOW_CUT_SECONDS: Final = 1.0
-"""How long a slow client's socket may take over its close before it is aborted."""
 
 
 class Connections:

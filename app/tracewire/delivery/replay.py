@@ -6,6 +6,7 @@ live events race it: those that pass meanwhile are in the log already, and are r
 
 import asyncio
 import time
+from typing import Final
 
 from tracewire.delivery.connections import Connection, Followed
 from tracewire.errors import EventsExpiredError
@@ -13,6 +14,10 @@ from tracewire.eventlog import EventLog
 
 PAGE_EVENTS: int = 64
 """Events read and written at once, so that a long replay does not hold the event loop."""
+PAGE_EVENTS_FIRST: int = 16
+"""Events of the first page: it is not known yet how large they are, nor how much the peer takes."""
+HELD_BYTES_MAX: Final = 64 * 1024
+"""What a replay keeps of a page for a peer that takes no more; the rest is read again: an event may have 64 KiB."""
 
 
 async def catch_up(connection: Connection, log: EventLog, run_id: str, followed: Followed) -> None:
@@ -22,22 +27,28 @@ async def catch_up(connection: Connection, log: EventLog, run_id: str, followed:
         EventsExpiredError: what comes next is no longer kept. What was written before is whole.
         LogUnavailableError: the log cannot be read.
     """
+    limit = min(PAGE_EVENTS_FIRST, PAGE_EVENTS)
     while await _may_go_on(connection, run_id, followed):
         started_ns = time.monotonic_ns()
         due_seq = followed.seen_seq
-        events = await log.replay(run_id, followed.next_seq - 1, limit=PAGE_EVENTS)
-        for event in events:
-            # One at a time: a page of large events would otherwise pile up behind a peer that reads slowly.
-            if not await _may_go_on(connection, run_id, followed):
+        events = await log.replay(run_id, followed.next_seq - 1, limit=limit)
+        if not events:
+            if due_seq >= followed.next_seq:
+                raise EventsExpiredError(run_id, 0)
+            if followed.seen_seq < followed.next_seq:
+                followed.live = True
                 return
-            connection.write_replayed(followed, event.body, started_ns)
-        if events:
-            await asyncio.sleep(0)
-        elif due_seq >= followed.next_seq:
-            raise EventsExpiredError(run_id, 0)
-        elif followed.seen_seq < followed.next_seq:
-            followed.live = True
-            return
+            continue
+        bodies = [event.body for event in events]
+        del events
+        limit = min(2 * limit, PAGE_EVENTS)
+        while bodies and await _may_go_on(connection, run_id, followed):
+            written = connection.write_replayed(followed, bodies, started_ns)
+            del bodies[:written]
+            if sum(map(len, bodies)) > HELD_BYTES_MAX:
+                limit = max(written, 1)
+                bodies.clear()
+        await asyncio.sleep(0)
 
 
 async def _may_go_on(connection: Connection, run_id: str, followed: Followed) -> bool:

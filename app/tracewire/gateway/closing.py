@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from tracewire.delivery.connections import CUT_SECONDS
 from tracewire.gateway.session import Session
 from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire_telemetry.ledger import NS_PER_SECOND
@@ -54,13 +55,14 @@ class SocketKeeper:
             return
         connection.forget_settled()
         heartbeat_ns = int(settings.heartbeat_seconds * NS_PER_SECOND)
-        if connection.outbox.overfull(now):
+        if connection.too_slow(now):
             _log.info("socket_too_slow", connection_id=session.id, user_id=connection.user_id)
             connection.cut_slow()
         elif now - session.transport.last_life_ns > SILENT_HEARTBEATS * heartbeat_ns:
             _log.info("socket_silent", connection_id=session.id, user_id=connection.user_id)
             session.close(CloseCode.SILENT)
-            session.transport.abort()
+            # Not at once: who reads and never answers can be told why.
+            asyncio.get_running_loop().call_later(CUT_SECONDS, session.transport.abort)
         elif unix_now > session.principal.expires_at + settings.jwt_leeway_seconds:
             session.close(CloseCode.TOKEN_EXPIRED)
         elif now - session.last_ping_ns > heartbeat_ns:

@@ -80,6 +80,10 @@ class StreamTransport:
         """When the peer last took what it was sent, monotonic nanoseconds."""
         return self._stuck_since_ns or time.monotonic_ns()
 
+    def stuck_ns(self, now: int) -> int:
+        """For how long the peer has taken nothing of what waits for it."""
+        return now - self._stuck_since_ns if self._stuck_since_ns else 0
+
     def write_text(self, body: bytes) -> None:
         """Write one envelope, or a field or comment of SSE; after the terminal event, and after a close, nothing."""
         if self._ended:

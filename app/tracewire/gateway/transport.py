@@ -19,6 +19,7 @@ from websockets.frames import CloseCode as StandardCode
 from websockets.frames import Frame
 from websockets.http11 import Request
 
+from tracewire.gateway.progress import Progress
 from tracewire_telemetry.vocabulary import CloseCode
 
 EXTENSION: Final = "tracewire.socket"
@@ -29,6 +30,10 @@ TCP_USER_TIMEOUT_MS: Final = 5_000
 """A peer that acknowledges nothing on TCP for so long is gone: measured 4.9 s against never with data queued."""
 NOT_SENT_LOW_WATER_BYTES: Final = 64 * 1024
 """A client that reads nothing then swallows 256 KB of kernel memory instead of 4 MB."""
+SEND_BUFFER_BYTES: Final = 128 * 1024
+"""What the kernel holds of a peer that reads nothing (it doubles this for its own records), where it would grow it to
+4 MB. 128 KiB a round trip is more than any run streams.
+"""
 RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 """What the loop reads in one turn: 256 KB of the smallest frames hold up every other socket for half a second."""
 CLOSE_TIMEOUT_SECONDS: Final = 2.0
@@ -213,6 +218,7 @@ def limit_kernel_buffers(transport: BaseTransport) -> None:
         return
     with contextlib.suppress(OSError):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     for name, value in (("TCP_USER_TIMEOUT", TCP_USER_TIMEOUT_MS), ("TCP_NOTSENT_LOWAT", NOT_SENT_LOW_WATER_BYTES)):
         option = getattr(socket, name, None)
         if option is not None:
@@ -223,10 +229,11 @@ def limit_kernel_buffers(transport: BaseTransport) -> None:
 class SocketTransport:
     """A `SocketProtocol` as connections write to it."""
 
-    __slots__ = ("_protocol",)
+    __slots__ = ("_progress", "_protocol")
 
     def __init__(self, protocol: SocketProtocol) -> None:
         self._protocol = protocol
+        self._progress = Progress()
 
     @property
     def writable(self) -> bool:
@@ -237,6 +244,10 @@ class SocketTransport:
     def last_life_ns(self) -> int:
         """When the peer last gave a sign of life, monotonic nanoseconds."""
         return self._protocol.last_life_ns
+
+    def stuck_ns(self, now: int) -> int:
+        """For how long, as far as this was asked, the peer has taken nothing of what waits for it."""
+        return self._progress.stuck_ns(self._protocol.transport.get_write_buffer_size(), now)
 
     @property
     def violation(self) -> CloseCode | None:
@@ -256,7 +267,9 @@ class SocketTransport:
             protocol.conn.send_text(body)
         except InvalidState:
             return
-        protocol.transport.write(b"".join(protocol.conn.data_to_send()))
+        data = b"".join(protocol.conn.data_to_send())
+        self._progress.written += len(data)
+        protocol.transport.write(data)
 
     def close(self, code: CloseCode) -> None:
         """Send the close, and abort the connection if it is not answered in `CLOSE_TIMEOUT_SECONDS`."""
