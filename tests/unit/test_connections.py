@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+import tracemalloc
 from collections.abc import Sequence
 from typing import cast
 
@@ -12,14 +13,17 @@ from hypothesis import strategies as st
 
 from tracewire.delivery import replay
 from tracewire.delivery.connections import FRAMES_PER_TURN, LINES_BYTES_MAX, Connections
-from tracewire.delivery.outbox import Queued
-from tracewire.delivery.replay import catch_up
+from tracewire.delivery.outbox import FRAME_BYTES, Outbox, Queued
+from tracewire.delivery.replay import HELD_BYTES_MAX, catch_up
 from tracewire.eventlog import EventLog, StoredEvent
+from tracewire.events import EVENT_BYTES_MAX, AgentThinking, Envelope, encode_envelope
 from tracewire_telemetry.vocabulary import CloseCode
 from tracewire_telemetry.watch import OpenRun
 from unit.sockets import Socket, accepted_run, committed, turns
 
 WAIT_SECONDS = 10.0
+WRITE_BUFFER_BYTES = 64 * 1024
+"""Where asyncio's and uvloop's transports say that they take no more."""
 MINUTE_NS = 60 * 1_000_000_000
 
 
@@ -149,7 +153,7 @@ async def test_a_paused_transport_gets_nothing_until_it_is_writable() -> None:
 
 async def test_a_client_that_reads_too_slowly_is_cut_when_its_bytes_are_too_many() -> None:
     """Closed once with 4001 and counted; nothing more is queued, and the socket is aborted if it does not go."""
-    socket = Socket(bytes_max=100)
+    socket = Socket(bytes_max=100 + 2 * FRAME_BYTES)
     socket.transport.writable = False
     socket.connection.send(b"x" * 100)
     await turns(3)
@@ -190,6 +194,32 @@ async def test_a_burst_beyond_the_limit_is_no_reason_to_cut_a_client_that_reads(
         socket.connection.send(b"x" * 50)
     await turns(5)
     assert (len(socket.transport.frames), socket.transport.closes) == (50, [])
+
+
+async def test_a_client_that_takes_nothing_of_what_was_written_is_too_slow() -> None:
+    """Although nothing is queued for it, as in a replay: the bound is the outbox's on age."""
+    socket = Socket(age_seconds=5)
+    socket.transport.stuck_since_ns = 1
+    five_seconds_ns = 5_000_000_000
+    assert not socket.connection.too_slow(five_seconds_ns + 1)
+    assert socket.connection.too_slow(five_seconds_ns + 2)
+    socket.transport.stuck_since_ns = 0
+    assert not socket.connection.too_slow(1 << 62)
+
+
+def test_what_waits_for_a_client_that_reads_nothing_takes_little_memory() -> None:
+    """An outbox past its bound, of the smallest events, beside what the transport holds: half a MiB at most."""
+    thought = AgentThinking("", 1)
+    smallest = encode_envelope(Envelope(thought.type, "r" * 36, 1, "t" * 27, "a", "p" * 55, thought))
+    outbox = Outbox(bytes_max=256 * 1024, age_seconds=5)
+    tracemalloc.start()
+    try:
+        while not outbox.overfull(0):
+            outbox.push(Queued(bytes(bytearray(smallest)), time.monotonic_ns(), None, 1, 300 + len(outbox)))
+        held_bytes = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held_bytes + WRITE_BUFFER_BYTES + LINES_BYTES_MAX + EVENT_BYTES_MAX < 512 * 1024
 
 
 # --- following ------------------------------------------------------------------------------------------------------
@@ -486,6 +516,48 @@ async def test_a_replay_goes_at_the_pace_at_which_the_socket_reads() -> None:
     socket.resume()
     await asyncio.wait_for(task, WAIT_SECONDS)
     assert log.bodies == socket.transport.frames
+
+
+async def test_a_replay_to_lines_puts_many_events_in_a_frame() -> None:
+    """As live ones: a resume of thousands of events is then a tenth of the work. Each is stamped as replayed."""
+    socket, run = Socket(lines=True), accepted_run()
+    log = RacedLog(socket, run, before=300, schedule=[])
+    await caught_up(log, socket, after_seq=0)
+    assert log.bodies == socket.transport.objects
+    assert len(socket.transport.frames) <= 300 // 16
+    (entry,) = run.ledger.replays
+    assert (1, 300, True) == (entry.first_seq, entry.last_seq, all(run.ledger.socket))
+
+
+class CopyingLog(RacedLog):
+    """Gives each event as bytes of their own, as one that reads a disk does."""
+
+    async def replay(self, run_id: str, after_seq: int, *, limit: int) -> Sequence[StoredEvent]:
+        """As the port says."""
+        found = await super().replay(run_id, after_seq, limit=limit)
+        return [StoredEvent(event.seq, bytes(bytearray(event.body))) for event in found]
+
+
+@pytest.mark.parametrize("lines", [False, True])
+async def test_a_replay_holds_little_of_large_events_for_a_peer_that_takes_no_more(lines: bool) -> None:
+    """It lets go of what it has read, and reads it again when the peer takes more: nothing is lost or repeated."""
+    socket, run = Socket(lines=lines), accepted_run()
+    log = CopyingLog(socket, run, before=60, schedule=[])
+    log.bodies = [body.ljust(60_000) for body in log.bodies]
+    followed = socket.connection.follow("run", run, next_seq=1, live=False)
+    tracemalloc.start()
+    try:
+        task = asyncio.create_task(catch_up(socket.connection, as_log(log), "run", followed))
+        while not task.done():
+            socket.transport.frames_max = len(socket.transport.frames) + 1
+            socket.transport.writable = True
+            socket.connection.on_writable()
+            await turns(10)
+            held_bytes = tracemalloc.get_traced_memory()[0] - sum(map(len, socket.transport.frames))
+            assert held_bytes < 2 * HELD_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+    assert log.bodies == socket.transport.objects
 
 
 async def test_a_replay_follows_the_frames_that_announce_it() -> None:

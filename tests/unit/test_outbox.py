@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracewire.delivery.outbox import Outbox, Queued
+from tracewire.delivery.outbox import FRAME_BYTES, Outbox, Queued
 
 SECOND_NS = 1_000_000_000
 
 
-def filled(*bodies: bytes, bytes_max: int = 100, age_seconds: float = 5) -> Outbox:
+def filled(*bodies: bytes, bytes_max: int = 1000, age_seconds: float = 5) -> Outbox:
     """An outbox in which these wait since moments 0, 1, 2 … seconds."""
     outbox = Outbox(bytes_max=bytes_max, age_seconds=age_seconds)
     for second, body in enumerate(bodies):
@@ -40,9 +40,10 @@ def test_ready_goes_before_all_that_waits() -> None:
 
 
 def test_it_is_overfull_above_its_bytes() -> None:
-    """The bound itself fits."""
-    assert not filled(b"x" * 100).overfull(0)
-    assert filled(b"x" * 100, b"y").overfull(0)
+    """The bound itself fits, and each frame counts for what it takes beside its bytes."""
+    assert not filled(b"x" * 100, bytes_max=100 + FRAME_BYTES).overfull(0)
+    assert filled(b"x" * 101, bytes_max=100 + FRAME_BYTES).overfull(0)
+    assert filled(b"x" * 99, b"y", bytes_max=100 + FRAME_BYTES).overfull(0)
 
 
 def test_it_is_overfull_when_its_oldest_frame_is_too_old() -> None:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
+import structlog
+
 from tracewire.delivery.deltas import WaitingDeltas
 from tracewire.delivery.outbox import JOINING_BYTES, Outbox, Queued
 from tracewire_telemetry.carried import Replay
@@ -23,6 +25,7 @@ LINES_BYTES_MAX: Final = 32 * 1024
 
 CUT_SECONDS: Final = 1.0
 """How long the socket of a client that is slow or silent may take over its close before it is aborted."""
+_log = structlog.get_logger("tracewire.delivery")
 
 
 class Transport(Protocol):
@@ -271,6 +274,7 @@ class Connection:
     def cut_slow(self) -> None:
         """Cut the socket off: it reads too slowly. Its client resumes from the log."""
         if not self.closed:
+            _log.info("socket_too_slow", connection_id=self.id, user_id=self.user_id, unwritten_bytes=self.outbox.bytes)
             self._metrics.client_too_slow()
             self.close(CloseCode.TOO_SLOW)
             self._loop.call_later(CUT_SECONDS, self._transport.abort)

@@ -15,10 +15,12 @@ __all__ = ["JOINING_BYTES", "Outbox", "Queued"]
 
 JOINING_BYTES: Final = 16 * 1024
 """What waits for a peer that takes no more, past which deltas are joined; a peer that reads never comes to it."""
+FRAME_BYTES: Final = 128
+"""Counted for each frame that waits, beside its bytes: small ones take more memory around them than in them."""
 
 
 class Outbox:
-    """A queue of frames, at most `bytes_max` bytes and `age_seconds` old."""
+    """A queue of frames, at most `bytes_max` bytes and `age_seconds` old. `bytes` are those of the frames alone."""
 
     __slots__ = ("_bytes_max", "_queue", "age_ns_max", "bytes")
 
@@ -70,7 +72,7 @@ class Outbox:
 
     def overfull(self, now: int) -> bool:
         """Whether a bound is passed at `now`, monotonic nanoseconds."""
-        if self.bytes > self._bytes_max:
+        if self.bytes + FRAME_BYTES * len(self._queue) > self._bytes_max:
             return True
         return bool(self._queue) and now - self._queue[0].queued_ns > self.age_ns_max
 

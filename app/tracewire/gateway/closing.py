@@ -56,7 +56,6 @@ class SocketKeeper:
         connection.forget_settled()
         heartbeat_ns = int(settings.heartbeat_seconds * NS_PER_SECOND)
         if connection.too_slow(now):
-            _log.info("socket_too_slow", connection_id=session.id, user_id=connection.user_id)
             connection.cut_slow()
         elif now - session.transport.last_life_ns > SILENT_HEARTBEATS * heartbeat_ns:
             _log.info("socket_silent", connection_id=session.id, user_id=connection.user_id)
