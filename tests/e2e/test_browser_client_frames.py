@@ -154,6 +154,19 @@ def test_a_receipt_that_counts_otherwise_does_not_agree(sockets: Sockets) -> Non
     assert sockets.page.evaluate("run.receiptAgrees") is False
 
 
+def test_joined_deltas_of_which_a_part_came_before_are_asked_for_singly(sockets: Sockets) -> None:
+    """The page would otherwise have the text of 2 and 3 twice: the client resumes after 3, and gets 4 and 5."""
+    start(sockets)
+    sockets.send(0, event(1), event(2, "agent_delta"), event(3, "agent_delta"), event(5, "agent_delta", first_seq=2))
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "resume")))
+    assert [{"type": "resume", "runs": {"r": 3}}] == sockets.of_type(0, "resume")
+    resumed = {"type": "resumed", "run_id": "r", "recovered": True, "state": "running", "from_seq": 4, "last_seq": 5}
+    rest = (event(4, "agent_delta"), event(5, "agent_delta"), last(6, agent_thinking=1, agent_delta=4))
+    sockets.send(0, resumed, *rest)
+    sockets.wait_for(lambda: any(ack["seq"] == 6 for ack in sockets.of_type(0, "ack")))
+    assert sockets.of_type(0, "ack")[-1] == {"type": "ack", "run_id": "r", "seq": 6, "count": 6}
+
+
 def test_joined_deltas_count_singly(sockets: Sockets) -> None:
     """An envelope with `first_seq` stands for all of its deltas, in the ack's count and against the receipt."""
     start(sockets)

@@ -1,7 +1,9 @@
 """Slow, stalled and silent clients against a real server process: each is let go of, and costs nobody else anything."""
 
 import asyncio
+import contextlib
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -48,11 +50,14 @@ async def server_with(folder: Path, **environ: str) -> AsyncIterator[ServerProce
         await asyncio.to_thread(process.__exit__)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait until this holds of another process."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not holds():
-            await asyncio.sleep(LOOK_SECONDS)
+async def until(process: ServerProcess, holds: Callable[[], bool]) -> None:
+    """Look at a server until this holds of it; one that has ended fails at once."""
+    give_up = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < give_up
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = await asyncio.to_thread(process.process.wait, LOOK_SECONDS)
+            pytest.fail(f"the server has ended with {code}: {process.log_text()[-2_000:]}")
 
 
 def descriptors(process: ServerProcess) -> int:
@@ -106,10 +111,10 @@ def http_of(process: ServerProcess, user_id: str) -> httpx.AsyncClient:
 
 
 async def ended(http: httpx.AsyncClient, runs: int) -> None:
-    """Wait until so many runs of the user have reached their end."""
+    """Wait until so many runs of the user have reached their end; each look is a request, which takes its time."""
     async with asyncio.timeout(WAIT_SECONDS):
         while [run["state"] for run in (await http.get("/runs")).json()["runs"]] != ["completed"] * runs:
-            await asyncio.sleep(LOOK_SECONDS)
+            pass
 
 
 async def read_whole(process: ServerProcess, user_id: str, run_id: str, after_seq: int = 0) -> list[dict[str, Any]]:
@@ -134,8 +139,8 @@ async def test_a_client_that_stops_reading_a_live_run_is_freed_and_another_user_
         async with wire_to(process.ws_url, process.token("other")) as wire:
             events = await wire.receive_run(await wire.start_run("?", agent="five"))
             assert contract_problems(events) == []
-        await until(lambda: gone(process, "stalled") == 1)
-        await until(lambda: descriptors(process) <= before)
+        await until(process, lambda: gone(process, "stalled") == 1)
+        await until(process, lambda: descriptors(process) <= before)
         assert time.monotonic() - stopped < FREED_SECONDS
     assert value(process, "slow_clients_total") >= 1
     assert contract_problems(await read_whole(process, "stalled", run_id)) == []
@@ -162,8 +167,8 @@ async def test_a_client_that_stops_reading_in_the_middle_of_a_replay_is_freed(
         assert json.loads(first.payload)["seq"] == 2
         socket.stall()
         stopped = time.monotonic()
-        await until(lambda: gone(process, user_id) == 2)
-        await until(lambda: descriptors(process) <= before)
+        await until(process, lambda: gone(process, user_id) == 2)
+        await until(process, lambda: descriptors(process) <= before)
         assert time.monotonic() - stopped < FREED_SECONDS
     rest = await read_whole(process, user_id, run_id, after_seq=2)
     assert list(range(3, poured["events"] + 3)) == [event["seq"] for event in rest]
@@ -188,7 +193,7 @@ async def stall(process: ServerProcess, user_id: str, poured: dict[str, int]) ->
     async with stalling_socket(process.ws_url, process.token(user_id)) as socket:
         await started_by_hand(socket, "pours", poured)
         socket.stall()
-        await until(lambda: gone(process, user_id) == 1)
+        await until(process, lambda: gone(process, user_id) == 1)
 
 
 async def ask(process: ServerProcess, user_id: str, poured: dict[str, int]) -> None:
@@ -203,7 +208,9 @@ async def test_a_client_that_reads_again_in_time_is_told_that_it_was_too_slow(pr
     async with stalling_socket(process.ws_url, process.token("late")) as socket:
         run_id = await started_by_hand(socket, "pours", POURED)
         socket.stall()
-        await until(lambda: any(record["user_id"] == "late" for record in process.log_records("socket_too_slow")))
+        await until(
+            process, lambda: any(record["user_id"] == "late" for record in process.log_records("socket_too_slow"))
+        )
         socket.read_on()
         frames = await socket.read_to_end()
     seqs = [json.loads(received.payload)["seq"] for received in frames[:-1]]
@@ -216,7 +223,7 @@ async def test_a_client_that_reads_and_never_answers_is_told_that_it_was_silent(
     async with server_with(tmp_path / "data", TRACEWIRE_HEARTBEAT_SECONDS="0.5") as process:
         async with raw_socket(process.ws_url, process.token("silent")) as socket:
             frames = await socket.read_to_end()
-            await until(lambda: gone(process, "silent") == 1)
+            await until(process, lambda: gone(process, "silent") == 1)
         kinds = {json.loads(received.payload)["type"] for received in frames if received.opcode == TEXT}
         assert ({"ping"}, 4002) == (kinds, frames[-1].close_code)
         assert value(process, "closes_total", code="4002") == 1
@@ -228,8 +235,8 @@ async def test_a_client_that_neither_reads_nor_answers_is_freed(tmp_path: Path) 
         before = descriptors(process)
         async with stalling_socket(process.ws_url, process.token("mute")) as socket:
             socket.stall()
-            await until(lambda: gone(process, "mute") == 1)
-            await until(lambda: descriptors(process) <= before)
+            await until(process, lambda: gone(process, "mute") == 1)
+            await until(process, lambda: descriptors(process) <= before)
 
 
 async def test_a_client_that_falls_behind_a_stream_of_deltas_gets_them_joined_and_none_is_lost(

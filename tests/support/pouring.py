@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from support.raw_socket import RawSocket, handshake
 from tracewire.engine.agent import agent
+
+from .raw_socket import RawSocket, handshake
 
 AGENTS: Final = ("--agent", "support.pouring:pours", "--agent", "support.pouring:streams")
 RECEIVE_BUFFER_BYTES: Final = 4096

@@ -78,7 +78,10 @@ export interface AgentDeltaEnvelope {
   /** W3C trace context of the event. */
   traceparent: string;
   data: AgentDelta;
-  /** Where contiguous deltas were joined into one: the seq of the first. */
+  /**
+   * Where contiguous deltas were joined into one, for who reads slowly: the seq of the first. Each counts in
+   * acks and receipt. Who has had a part of them resumes, and gets the rest singly.
+   */
   first_seq?: number;
 }
 

@@ -125,7 +125,11 @@ def _envelope(event_type: EventType, data: type[Event]) -> type[Struct]:
     ]
     if event_type is EventType.AGENT_DELTA:
         joined = Annotated[
-            _EventSeq, Meta(description="Where contiguous deltas were joined into one: the seq of the first.")
+            _EventSeq,
+            Meta(
+                description="Where contiguous deltas were joined into one, for who reads slowly: the seq of the first. "
+                "Each counts in acks and receipt. Who has had a part of them resumes, and gets the rest singly."
+            ),
         ]
         fields.append(("first_seq", joined | UnsetType, UNSET))
     return msgspec.defstruct(
