@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.pouring import AGENTS, StallingSocket, stalling_socket
 from support.raw_socket import TEXT, frame, raw_socket
-from support.servers import ServerProcess
+from support.servers import ServerProcess, server_under_test
 from support.wire import contract_problems, is_terminal, wire_to
+from tracewire.gateway.transport import SocketTransport
 
 TESTS = Path(__file__).parents[1]
 WAIT_SECONDS = 60.0
@@ -227,6 +228,26 @@ async def test_a_client_that_reads_and_never_answers_is_told_that_it_was_silent(
         kinds = {json.loads(received.payload)["type"] for received in frames if received.opcode == TEXT}
         assert ({"ping"}, 4002) == (kinds, frames[-1].close_code)
         assert value(process, "closes_total", code="4002") == 1
+
+
+async def test_a_silent_client_can_read_what_was_written_to_it_before_it_is_cut(tmp_path: Path) -> None:
+    """The connection is not aborted with the close: what the kernel had not taken would go with it."""
+    async with (
+        server_under_test(tmp_path / "data") as server,
+        stalling_socket(server.server.ws_url, server.token("mute")) as socket,
+    ):
+        socket.stall()
+        (session,) = server.server.gateway.sessions
+        transport, written = session.transport, 0
+        assert isinstance(transport, SocketTransport)
+        while transport.writable:
+            transport.write_text(b'{"type":"ping","id":"%s"}' % (b"x" * 1_000))
+            written += 1
+        silent_ns = 4 * int(server.server.settings.heartbeat_seconds * 1e9)
+        server.server._keeper.look(session, transport.last_life_ns + silent_ns, time.time())
+        socket.read_on()
+        frames = await socket.read_to_end()
+    assert (4002, written) == (frames[-1].close_code, len(frames) - 1)
 
 
 async def test_a_client_that_neither_reads_nor_answers_is_freed(tmp_path: Path) -> None:

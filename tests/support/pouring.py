@@ -14,7 +14,8 @@ from .raw_socket import RawSocket, handshake
 
 AGENTS: Final = ("--agent", "support.pouring:pours", "--agent", "support.pouring:streams")
 RECEIVE_BUFFER_BYTES: Final = 4096
-READ_AHEAD_BYTES: Final = 4096
+READ_AHEAD_BYTES: Final = 64 * 1024
+READING_BUFFER_BYTES: Final = 256 * 1024
 
 
 @agent(name="pours")
@@ -41,7 +42,9 @@ class StallingSocket(RawSocket):
         self.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's transport has it
 
     def read_on(self) -> None:
-        """Read again."""
+        """Read again, and fast."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READING_BUFFER_BYTES)
         self.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
 
 
