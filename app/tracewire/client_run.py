@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from tracewire.errors import TracewireError
 from tracewire.events import Receipt, ReceivedEnvelope
@@ -33,11 +33,36 @@ class ConnectionFailedError(ClientError):
 
 
 class RequestRejectedError(ClientError):
-    """The server refused a frame; `code` is the wire's, the message says what to do."""
+    """The server refused a frame, or no longer has a run (`expired`, `unknown_run`); `code` is the wire's, the message
+    says what to do, `retry_after_seconds` when that may help.
+    """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, retry_after_seconds: float | None = None) -> None:
         self.code = code
+        self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
+
+
+class EventsMissingError(ClientError):
+    """The server goes on past an event that it does not send, however often it is asked to."""
+
+    code = "events_missing"
+
+    def __init__(self, run_id: str, seq: int, times: int) -> None:
+        self.run_id = run_id
+        self.seq = seq
+        super().__init__(f"event {seq} of run {run_id} does not come, though it was asked for {times} times")
+
+
+class ListedRun(Struct, frozen=True):
+    """A run as `ready` lists it: `state` is `running`, `awaiting_input`, `completed`, `failed` or `cancelled`."""
+
+    run_id: str
+    request_id: str
+    agent: str
+    state: str
+    last_seq: int
+    acked_seq: int
 
 
 class ClientRun:
@@ -60,6 +85,8 @@ class ClientRun:
         self._queue: asyncio.Queue[ReceivedEnvelope | ClientError] = asyncio.Queue()
         self._acked = 0
         self._watched = watched
+        self._resuming = False
+        self._fruitless = 0
         self._done = False
 
     def __aiter__(self) -> AsyncIterator[ReceivedEnvelope]:

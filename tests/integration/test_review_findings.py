@@ -275,8 +275,8 @@ async def test_a_connection_that_was_ready_starts_its_backoff_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost twenty times, it comes back as soon as after the first: the waits do not add up over its life."""
-    monkeypatch.setattr("tracewire.client.BACKOFF_SECONDS_MIN", 0.0005)
-    monkeypatch.setattr("tracewire.client.BACKOFF_SECONDS_MAX", 3600.0)
+    monkeypatch.setattr("tracewire.client_connection.BACKOFF_SECONDS_MIN", 0.0005)
+    monkeypatch.setattr("tracewire.client_connection.BACKOFF_SECONDS_MAX", 3600.0)
     async with chain_of(tmp_path) as chain, Client(chain.server.ws_url, chain.token("alice")) as client:
         async with asyncio.timeout(WAIT_SECONDS):
             for _ in range(20):
@@ -290,7 +290,7 @@ async def test_an_ack_that_the_connection_took_with_it_is_made_good_by_the_next(
 ) -> None:
     """The last ack of an ended run is not forgotten: the next connection resumes it, which counts as one."""
     async with chain_of(tmp_path) as chain, Client(chain.server.ws_url, chain.token("alice")) as client:
-        first = client._socket
+        first = client._connection.socket
         assert first is not None
         send = first.send
 
@@ -303,7 +303,7 @@ async def test_an_ack_that_the_connection_took_with_it_is_made_good_by_the_next(
         monkeypatch.setattr(first, "send", cut_at_ack)
         run = await client.start_run("go", agent="five")
         assert len([envelope async for envelope in run]) == 5
-        await _until(lambda: client._socket is not first and client._is_ready.is_set())
+        await _until(lambda: client._connection.socket is not first and client._connection.is_ready.is_set())
         after = await client.start_run("go", agent="five")
         assert len([envelope async for envelope in after]) == 5
         summary = await chain.server.log.run(run.run_id)
