@@ -9,7 +9,7 @@ FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench bench-delivery fuzz lock types format clean soak
+.PHONY: help run demo test check bench bench-delivery fuzz chaos lock types format clean soak
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
 	@echo "make bench-delivery  a stalled reader, a long resume, a thousand clients back at once"
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
+	@echo "make chaos   50 users on a server that is killed 32 times, their sockets cut; CHAOS_FLAGS=\"--seed S\" does it again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
 	@echo "make lock    pin the dependencies anew, with hashes"
 
@@ -67,6 +68,9 @@ bench-delivery: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
 
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

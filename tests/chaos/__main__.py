@@ -25,7 +25,9 @@ COLUMNS = (
 def main() -> int:
     """Do it, print, and judge."""
     options = _options()
-    plan = Plan(options.seed, options.users, options.seconds, options.kills, options.trace_share, options.fault)
+    plan = Plan(
+        options.seed, options.users, options.seconds, options.kills, options.trace_share, options.settle, options.fault
+    )
     print(f"seed {plan.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tracewire-chaos-") as folder:
         if options.folder:
@@ -47,9 +49,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=default.seconds, help="how long it goes on, before the end")
     parser.add_argument("--kills", type=int, default=default.kills, help="of the server, by SIGKILL")
     parser.add_argument("--trace-share", type=float, default=default.trace_share, help="share of good runs exported")
+    parser.add_argument("--settle", type=float, default=default.settle_seconds, help="seconds that it has to calm down")
     parser.add_argument("--fault", help="put this fault into the server, to see that it is found")
-    parser.add_argument("--folder", help="keep the server's data and log here")
-    return parser.parse_args()
+    parser.add_argument("--folder", help="keep the server's data and log here; an empty one, or none yet")
+    options = parser.parse_args()
+    if options.folder and Path(options.folder, "data").exists():
+        parser.error(f"{options.folder} holds the data of an earlier campaign; name another folder")
+    return options
 
 
 def table(outcome: Outcome) -> list[str]:

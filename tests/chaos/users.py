@@ -37,6 +37,7 @@ class OurUser:
             caught_up = await self._one_life(over)
             if last and caught_up and not self._journal.unfinished:
                 return
+            await pause(0.1, asyncio.Event())
 
     async def _one_life(self, over: asyncio.Event) -> bool:
         """One client, from its first connection to its end; whether it found nothing to catch up with."""
