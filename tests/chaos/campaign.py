@@ -23,6 +23,8 @@ from tracewire.gateway.auth import sign_token
 from tracewire_telemetry.testing.recorder import OtlpReceiver
 from tracewire_telemetry.testing.spans import RecordedSpan
 
+UP_SECONDS_MIN: Final = 1.5
+"""What the server has between two kills in the mean, at least, on a machine that is slow to start it."""
 ACKS_SECONDS: Final = 5.0
 TOKEN_SECONDS: Final = 12.0
 """Short, so that tokens are renewed all the time."""
@@ -143,8 +145,8 @@ class Campaign:
         """All kills, spread over the plan's time at random; some come while the server is starting."""
         plan, random, server = self._plan, self._random, self._server
         while server.kills < plan.kills:
-            left = max(0.0, plan.seconds - (time.monotonic() - self._started)) / (plan.kills - server.kills + 1)
-            await pause(random.uniform(0.1, 2 * left), asyncio.Event())
+            left = (plan.seconds - (time.monotonic() - self._started)) / (plan.kills - server.kills + 1)
+            await pause(random.uniform(0.1, 2 * max(left, UP_SECONDS_MIN)), asyncio.Event())
             await server.kill()
             await pause(random.choice((0.0, 0.0, random.uniform(0, 1.5))), asyncio.Event())
             if server.kills < plan.kills and random.random() < 0.2:
