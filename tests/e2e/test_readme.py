@@ -37,6 +37,19 @@ def test_the_client_gets_a_whole_run_from_the_analyst(tmp_path: Path) -> None:
     assert [str(seq) for seq in range(1, len(events[0]) + 1)] == [row[1] for row in events[0]]
 
 
+def test_the_python_client_gets_a_whole_run_and_tells_of_its_connection(tmp_path: Path) -> None:
+    """Its states, each event once and in order, and that everything came."""
+    with ServerProcess(tmp_path / "data") as server:
+        code = block_that_begins("import asyncio, sys").replace("ws://127.0.0.1:8000/ws", server.ws_url)
+        command = [sys.executable, "-c", code, server.token("alice")]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    seqs = [int(line.split()[0]) for line in said if line.split()[0].isdigit()]
+    assert list(range(1, len(seqs) + 1)) == seqs
+    assert len(seqs) >= len(FIVE)
+    assert [line.split()[0] for line in said if line.startswith(("ready", "closed"))] == ["ready", "closed"]
+    assert "everything came" in said
+
+
 def test_the_agent_is_served_and_asked(tmp_path: Path) -> None:
     """Saved under the name that the README gives it, it answers."""
     (tmp_path / "my_agents.py").write_text(block_that_begins("async def support(ctx):"))
