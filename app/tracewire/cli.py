@@ -94,7 +94,6 @@ async def _serve(settings: Settings, stop_logging: Callable[[], None]) -> int:
 
     asked = False
 
-
     def stop_or_exit(*_: object) -> None:
         nonlocal asked
         if asked:
