@@ -21,7 +21,10 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("promtool", "prometheus", "checking /metrics with Prometheus's own tool"),
+    Part("promtool", "prometheus", "checking /metrics, rules and alerts with Prometheus's own tool"),
+    Part("prometheus", "prometheus", "alerts on the way from a real server's metrics"),
+    Part("prometheus-alertmanager", "prometheus-alertmanager", "alerts on the way to a receiver"),
+    Part("amtool", "prometheus-alertmanager", "checking Alertmanager's configuration"),
     Part("node", None, "the WebSocket client in another language; the browser client on another origin"),
     Part("npm", None, "the packages of those"),
     Part("chromium", "chromium", "the page and the browser client"),

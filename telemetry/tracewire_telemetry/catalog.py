@@ -190,6 +190,7 @@ SPANS_DROPPED = MetricSpec(
 )
 EVENT_LOOP_LAG = MetricSpec("event_loop_lag_seconds", "gauge", "How late the event loop ran its last timer.")
 READY = MetricSpec("ready", "gauge", "1 while the server takes new work, otherwise 0.")
+START_TIMESTAMP = MetricSpec("start_timestamp_seconds", "gauge", "When this server started, Unix time.")
 BUILD_INFO = MetricSpec("build_info", "gauge", "Always 1; its labels say what runs.", (("version", ()), ("python", ())))
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))

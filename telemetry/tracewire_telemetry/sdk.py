@@ -129,13 +129,14 @@ class Telemetry:
             self._queue.close(EXPORT_FLUSH_SECONDS)
 
     def _publish_gauges(self) -> None:
-        watch, metrics = self.watch, self.metrics
+        watch, metrics, started = self.watch, self.metrics, time.time()
         metrics.before_scrape = watch.flush_open_runs
         metrics.gauge(catalog.RUNS_OPEN, lambda: watch.open_count)
         metrics.gauge(catalog.RUN_OLDEST_SECONDS, lambda: watch.oldest_seconds)
         metrics.gauge(catalog.LEDGER_EVENTS_OPEN, lambda: watch.events_open)
         metrics.gauge(catalog.WATCH_LAST_TICK, lambda: watch.last_tick_unix_seconds or time.time())
         metrics.gauge(catalog.EVENT_LOOP_LAG, lambda: watch.loop_lag_seconds)
+        metrics.gauge(catalog.START_TIMESTAMP, lambda: started)
 
 
 def _asks_for_stream(scope: Any) -> bool:
