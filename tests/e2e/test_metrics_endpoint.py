@@ -193,7 +193,8 @@ async def test_every_closed_label_set_is_there_at_0_before_the_first_run(server:
     assert len(families) == len(METRICS)
     gauges = {spec.full_name for spec in METRICS if spec.kind == "gauge"}
     idle = gauges - {f"tracewire_{name}" for name in ("build_info", "ready", "eventlog_bytes", "event_loop_lag_seconds",
-                                                      "start_timestamp_seconds", "watch_last_tick_timestamp_seconds")}  # fmt: skip
+                                                      "start_timestamp_seconds",
+                                                      "watch_last_tick_timestamp_seconds")}  # fmt: skip
     assert {name: found[name, frozenset()] for name in idle} == dict.fromkeys(idle, 0)
     assert found["tracewire_ready", frozenset()] == 1
 
