@@ -27,6 +27,7 @@ from tracewire.errors import EventLogError, StartupError
 from tracewire.eventlog.sqlite import SqliteEventLog
 from tracewire.gateway.closing import SocketKeeper, drain_sockets
 from tracewire.gateway.http_edge import HttpBounds
+from tracewire.gateway.incidents import all_incidents
 from tracewire.gateway.methods import EveryMethod
 from tracewire.gateway.ops import ops_app
 from tracewire.gateway.public import public_app
@@ -35,7 +36,9 @@ from tracewire.gateway.runs import HttpRuns
 from tracewire.gateway.sign_in import SignIn
 from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.holding import hold_folder, hold_ports
+from tracewire.observing import telemetry_options
 from tracewire.readiness import Readiness
+from tracewire.runs.incidents import adopt_incidents
 from tracewire.runs.recordings import RecordingStore
 from tracewire.runs.recovered_traces import RecoveredTraces
 from tracewire.runs.recovery import close_lost_runs
@@ -45,8 +48,8 @@ from tracewire.serving import AppServer, port_of
 from tracewire.settings import Settings
 from tracewire_telemetry import catalog
 from tracewire_telemetry.export import TraceExporter, exporter_from_environment
-from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines
-from tracewire_telemetry.sdk import Telemetry, TelemetryOptions
+from tracewire_telemetry.ledger import NS_PER_SECOND
+from tracewire_telemetry.sdk import Telemetry
 from tracewire_telemetry.vocabulary import Outcome
 
 VERSION: Final = version("tracewire")
@@ -112,6 +115,7 @@ class Server:
             await self._acquire()
             await self._compose()
             self._lost_at_start = await close_lost_runs(self.log, self.telemetry.metrics)
+            await adopt_incidents(self.log, self.telemetry.watch)
             recovered_traces = RecoveredTraces(self.log, self.telemetry.recovery)
             self._closers.append(recovered_traces.close)
             await recovered_traces.start()
@@ -207,11 +211,11 @@ class Server:
         for spec in self._loaded:
             self.agents.register(spec)
         self.telemetry = Telemetry(
-            telemetry_options(settings), self._exporter, agents=self.agents.names, tools=self.agents.tools
+            telemetry_options(settings, VERSION), self._exporter, agents=self.agents.names, tools=self.agents.tools
         )
         metrics, watch = self.telemetry.metrics, self.telemetry.watch
         self._closers.append(self.telemetry.close)
-        watch.start(self.log.store_stamps)
+        watch.start(self.log.store_stamps, self.log.store_incidents)
         self.emitters.configure(log=self.log, connections=self.connections, watch=watch, health=self.readiness)
         self.factory.configure(
             settings=settings,
@@ -250,7 +254,10 @@ class Server:
         """Ops first, so that a start that hangs can be looked at."""
         settings = self.settings
         revoker = Revoker(self._sign_in.revocations, self.gateway, self._file_threads)
-        ops = ops_app(self._http_runs, self.telemetry.metrics, self.readiness, revoker, token=settings.ops_token)
+        ops = ops_app(
+            self._http_runs, self.telemetry.metrics, self.readiness, revoker,
+            token=settings.ops_token, further=[all_incidents],
+        )  # fmt: skip
         public = self.telemetry.instrument(
             EveryMethod(
                 public_app(self.gateway, self._http_runs, self.recordings, self._file_threads, version=VERSION)
@@ -379,22 +386,6 @@ async def running(settings: Settings, **arguments: Any) -> AsyncIterator[Server]
         yield server
     finally:
         await server.stop()
-
-
-def telemetry_options(settings: Settings) -> TelemetryOptions:
-    """What the telemetry needs of the settings."""
-    return TelemetryOptions(
-        version=VERSION,
-        environment=settings.environment,
-        trace_share=settings.trace_share,
-        trace_queue_bytes_max=settings.trace_queue_bytes_max,
-        deadlines=LinkDeadlines(
-            bridge_seconds=settings.bridge_deadline_seconds,
-            emitter_seconds=settings.emitter_deadline_seconds,
-            socket_seconds=settings.socket_deadline_seconds,
-            client_seconds=settings.client_deadline_seconds,
-        ),
-    )
 
 
 def _url(host: str, bound: socket.socket) -> str:

@@ -8,7 +8,7 @@ import ipaddress
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -176,6 +176,25 @@ class Settings(Struct, frozen=True, kw_only=True):
     client_deadline_seconds: Annotated[
         float, _setting("time to the ack before an event is missing", unit="seconds", ge=0.01)
     ] = 10
+    silence_deadline_seconds: Annotated[
+        float,
+        _setting("time in which a socket that is asked for a sign of life must give one", unit="seconds", ge=0.01),
+    ] = 5
+    heal_deadline_seconds: Annotated[
+        float,
+        _setting(
+            "time that a missing event has to come after all, once its run or its user is gone", unit="seconds", ge=0
+        ),
+    ] = 30
+    missing_users_named_max: Annotated[
+        int, _setting("series that name a user in violation", unit="series", ge=1, le=10_000)
+    ] = 200
+    missing_shown_seconds: Annotated[
+        float, _setting("time that such a series is shown at least; 2.5 scrape intervals", unit="seconds", ge=0)
+    ] = 37.5
+    metrics_user_id: Annotated[
+        Literal["plain", "hash"], _setting("how metrics name users: by their id, or by a hash of it")
+    ] = "plain"
     trace_share: Annotated[float, _setting("share of good runs whose traces are exported, 0 to 1", ge=0, le=1)] = 1.0
     trace_queue_bytes_max: Annotated[int, _setting("spans waiting for the exporter", unit="bytes", ge=1024 * 1024)] = (
         32 * 1024 * 1024

@@ -13,6 +13,7 @@ from msgspec import Struct
 from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
     LINKS,
+    MISSING_TYPES,
     CloseCode,
     EventType,
     ExpiryReason,
@@ -77,13 +78,15 @@ SPANS_PER_RUN_MAX: Final = 2_000
 class MetricSpec(Struct, frozen=True):
     """One metric: its name without the prefix, what it says, and its labels with their closed sets of values.
 
-    A label whose set is empty is filled at start-up (agents and tools that are known then).
+    A label whose set is empty is filled at start-up (agents and tools that are known then). The series of a `passing`
+    metric come and go; all others are there from the start.
     """
 
     name: str
     kind: str
     help: str
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    passing: bool = False
 
     @property
     def full_name(self) -> str:
@@ -107,6 +110,7 @@ _COUNTED_TYPE = (
     "event_type",
     tuple(event_type.value for event_type in EVENT_TYPES if event_type is not EventType.AGENT_DELTA),
 )
+_MISSING_TYPE = ("event_type", MISSING_TYPES)
 _AGENT: tuple[str, tuple[str, ...]] = ("agent", ())
 _TOOL: tuple[str, tuple[str, ...]] = ("tool", ())
 
@@ -133,7 +137,21 @@ EVENTS_MISSING = MetricSpec(
     "events_missing_total",
     "counter",
     "Events that a link had not taken by its deadline, by the first link that had not.",
-    (_EVENT_TYPE, _LINK),
+    (_MISSING_TYPE, _LINK),
+)
+EVENTS_HEALED = MetricSpec(
+    "events_healed_total", "counter", "Missing events that came after all, by the link that was late.", (_LINK,)
+)
+USER_EVENTS_MISSING = MetricSpec(
+    "user_events_missing",
+    "gauge",
+    "Events that one user is missing now, by the incident's type and link; there only while that user is in violation.",
+    (("user_id", ()), _MISSING_TYPE, _LINK),
+    passing=True,
+)
+USERS_AFFECTED = MetricSpec("users_affected", "gauge", "Users in violation, whether a series names them or not.")
+USER_SLOTS_OVERFLOW = MetricSpec(
+    "user_slots_overflow", "gauge", "Series of user_events_missing that no slot is left for."
 )
 RUNS = MetricSpec("runs_total", "counter", "Runs that ended, by how.", (_AGENT, ("outcome", _values(Outcome))))
 RUNS_OPEN = MetricSpec("runs_open", "gauge", "Runs without a terminal event.")

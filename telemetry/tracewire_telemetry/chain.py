@@ -19,6 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tracewire_telemetry.catalog import EVENT_MISSING, SCOPE, Attribute
 from tracewire_telemetry.ledger import Missing, RunIdentity, RunLedger
+from tracewire_telemetry.verdicts import delivery_max_ns
 from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome
 
 SLOW_NS: Final = 2_000_000_000
@@ -80,7 +81,7 @@ def keep_reason(ledger: RunLedger) -> KeepReason | None:
         return KeepReason.ERROR
     if ledger.missing:
         return KeepReason.INCIDENT
-    return KeepReason.SLOW if ledger.delivery_max_ns > SLOW_NS else None
+    return KeepReason.SLOW if delivery_max_ns(ledger) > SLOW_NS else None
 
 
 def chain_spans(ledger: RunLedger, resource: Resource, scope: InstrumentationScope) -> Iterator[ReadableSpan]:
@@ -115,7 +116,7 @@ class ChainSpans:
         self._resource = resource
         self._scope = scope
         self._flags = TraceFlags(int(ledger.identity.sampled))
-        self._missing = ledger.missing_seqs()
+        self._missing = {lost.seq: lost for lost in ledger.missing if lost.seq is not None}
         self._root = span_context(ledger.identity, ledger.identity.root_span_id)
         self._last: ReadableSpan | None = None
         self.counting = False
@@ -167,7 +168,7 @@ class ChainSpans:
         for number, missing in enumerate(lost for lost in self._ledger.missing if lost.seq is None):
             attributes = {
                 **self._common(),
-                Attribute.EVENT_TYPE: missing.event_type.value,
+                Attribute.EVENT_TYPE: str(missing.event_type),
                 Attribute.MESSAGING_OPERATION_NAME: "create",
             }
             context = self._context(_CREATE, 0, number + 1)

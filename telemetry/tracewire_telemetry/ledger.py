@@ -1,40 +1,25 @@
 """The ledger of one run: which event has crossed which link, and when. Pure: it is told the time.
 
 The hot path only stamps: one slot a link in a column of 64-bit integers, nanoseconds of a monotonic clock. From these
-columns come the metrics, the spans and the verdicts (`metrics.py`, `spans.py`, `report`). One wall-clock anchor turns
-a stamp into a date, so that a stepped wall clock changes nothing.
+columns come the deadlines, the verdicts, the metrics and the spans (`deadlines.py`, `verdicts.py`, `metrics.py`,
+`chain.py`). One wall-clock anchor turns a stamp into a date, so that a stepped wall clock changes nothing.
 
 Seqs count from 1 without gaps; the stamps of seq `n` stand at index `n - 1`. 0 is "not stamped".
 """
 
 from array import array
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from tracewire_telemetry.carried import Ack, Replay, Send
-from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Origin, Outcome, Verdict
+from tracewire_telemetry.limits import NS_PER_SECOND as NS_PER_SECOND  # for those who read the ledger's stamps
+from tracewire_telemetry.limits import EngineDeadlines, LinkDeadlines, limits_of
+from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Origin, Outcome
 
-NS_PER_SECOND: Final = 1_000_000_000
-IN_TIME_NS: Final = 2 * NS_PER_SECOND
-"""An event acked within 2 s of the engine's stamp is in time (the objective of telemetry.md §3)."""
-
-_TYPE_INDEX: Final = {event_type: index for index, event_type in enumerate(EVENT_TYPES)}
-_DELTA: Final = _TYPE_INDEX[EventType.AGENT_DELTA]
-
-
-class LinkDeadlines(Struct, frozen=True):
-    """How long an event may take to each link, in seconds, from the later of the previous stamp and the moment
-    at which a live socket carries the run.
-    """
-
-    bridge_seconds: float = 1.0
-    emitter_seconds: float = 2.0
-    socket_seconds: float = 6.0
-    client_seconds: float = 10.0
+TYPE_INDEX: Final = {event_type: index for index, event_type in enumerate(EVENT_TYPES)}
+_DELTA: Final = TYPE_INDEX[EventType.AGENT_DELTA]
 
 
 class RunIdentity(Struct, frozen=True):
@@ -51,42 +36,55 @@ class RunIdentity(Struct, frozen=True):
     required: tuple[EventType, ...] = ()
 
 
-class Missing(Struct, frozen=True):
-    """An event that a link has not taken by its deadline. `seq` is `None` where it never got one."""
+class Missing(Struct):
+    """An event that a link has not taken by its deadline. `seq` is `None` as long as it has none.
+
+    `event_type` is the event's, or `next` where the engine fell silent.
+    """
 
     link: Link
-    event_type: EventType
+    event_type: str
     seq: int | None
     since_ns: int
     at_ns: int
 
 
+def _nobody_waits(_: int) -> None:
+    pass
+
+
 class RunLedger:
-    """What every event of one open run has crossed. Each method is one stamp; `now` is monotonic nanoseconds."""
+    """What every event of one open run has crossed. Each method is one stamp; `now` is monotonic nanoseconds.
+
+    `gone` holds the events that are settled without an ack, by their seq, or by the negative of their ordinal where
+    they have none: as `Missing`, or as `None` where they are excused (nobody who could ack them follows).
+    `due_ns` is when somebody looks at the deadlines next; what makes one earlier calls `wake` with that moment.
+    """
 
     __slots__ = (
-        "_client_cursor",
-        "_gone",
         "_ordinals",
-        "_socket_cursor",
         "_sockets",
-        "_unsequenced",
         "acked",
         "acking",
         "acks",
+        "active_ns",
+        "awaiting_input",
         "bridge",
         "carried_since",
         "client",
         "committed_count",
-        "deadlines",
+        "cursors",
+        "due_ns",
         "emitter",
         "ended_ns",
         "engine",
-        "excused",
         "flushed",
         "followers",
+        "gone",
         "identity",
-        "missing",
+        "left_ns",
+        "limits",
+        "miscounted",
         "opened_ns",
         "opened_unix_ns",
         "outcome",
@@ -94,15 +92,26 @@ class RunLedger:
         "replays",
         "sends",
         "settled_ns",
+        "silent",
         "socket",
+        "suspected",
         "types",
         "waiting",
+        "wake",
     )
 
-    def __init__(self, identity: RunIdentity, deadlines: LinkDeadlines, *, now: int, unix_ns: int) -> None:
+    def __init__(
+        self,
+        identity: RunIdentity,
+        deadlines: LinkDeadlines,
+        *,
+        now: int,
+        unix_ns: int,
+        engine: EngineDeadlines = EngineDeadlines(),  # noqa: B008 # frozen
+    ) -> None:
         """`now` and `unix_ns` are the same moment, at which the run was asked for, on the two clocks."""
         self.identity = identity
-        self.deadlines = deadlines
+        self.limits = limits_of(deadlines, engine)
         self.opened_ns = now
         self.opened_unix_ns = unix_ns
         self.types = bytearray()
@@ -118,21 +127,25 @@ class RunLedger:
         self.sends: dict[int, Send] = {}
         self.acks: list[Ack] = []
         self.replays: list[Replay] = []
-        self.missing: list[Missing] = []
-        self.excused: set[int] = set()
+        self.gone: dict[int, Missing | None] = {}
+        self.silent: Missing | None = None
+        self.miscounted: Missing | None = None
+        self.suspected = (0, 0)
+        self.awaiting_input = False
+        self.active_ns = 0
         self.committed_count = 0
         self.acked = 0
         self.carried_since = 0
+        self.left_ns = now
         self.ended_ns = 0
         self.settled_ns = 0
         self.outcome: Outcome | None = None
         self.flushed = [0, 0, 0, 0, 0]
+        self.cursors = [0, 0, 0]
+        self.due_ns = 0
+        self.wake: Callable[[int], None] = _nobody_waits
         self._ordinals = 0
         self._sockets = 0
-        self._unsequenced: dict[int, int] = {}
-        self._gone: set[int] = set()
-        self._socket_cursor = 0
-        self._client_cursor = 0
 
     # The stamps, in the order of the links.
 
@@ -140,26 +153,26 @@ class RunLedger:
         """The engine hands an event to the bridge. Returns the ordinal by which the bridge names it."""
         self._ordinals += 1
         self.waiting[self._ordinals] = (event_type, now)
+        due_ns = now + self.limits.step
+        if due_ns < self.due_ns:
+            self.wake(due_ns)
         return self._ordinals
 
     def withdrawn(self, ordinal: int) -> None:
         """The bridge refused the event, and its caller was told: nothing is owed for it."""
         self.waiting.pop(ordinal, None)
-        self._unsequenced.pop(ordinal, None)
 
     def sequenced(self, ordinal: int, now: int) -> int:
         """The bridge gives the event its seq, which is returned."""
         event_type, emitted_ns = self.waiting.pop(ordinal)
-        late = self._unsequenced.pop(ordinal, None)
-        self.types.append(_TYPE_INDEX[event_type])
+        self.types.append(TYPE_INDEX[event_type])
         self.engine.append(emitted_ns)
         self.bridge.append(now)
         self.emitter.append(0)
         self.socket.append(0)
         self.client.append(0)
-        if late is not None:
-            self.missing[late] = replace(self.missing[late], seq=len(self.types))
-            self._gone.add(len(self.types))
+        if self.gone:
+            self._renamed(-ordinal, len(self.types))
         return len(self.types)
 
     def revoked(self, seq: int) -> None:
@@ -168,9 +181,15 @@ class RunLedger:
             raise ValueError(f"only the newest seq, {len(self.types)}, can be revoked, not {seq}")
         for column in (self.types, self.engine, self.bridge, self.emitter, self.socket, self.client):
             column.pop()
-        if seq in self._gone:
-            self._gone.remove(seq)
-            self.missing = [replace(lost, seq=None) if lost.seq == seq else lost for lost in self.missing]
+        self.cursors = [0, 0, 0]
+        self._ordinals += 1
+        self._renamed(seq, -self._ordinals)
+
+    def _renamed(self, before: int, key: int) -> None:
+        lost = self.gone.pop(before, None)
+        if lost is not None:
+            lost.seq = key if key > 0 else None
+            self.gone[key] = lost
 
     def committed(self, seq: int, now: int) -> None:
         """The emitter has the event in the log."""
@@ -194,9 +213,11 @@ class RunLedger:
             self._excuse_read(1, min(after_seq, len(self.types)))
         return self._sockets
 
-    def detached(self, socket: int) -> None:
+    def detached(self, socket: int, now: int) -> None:
         """The socket is gone, or follows the run no more."""
-        self.followers.discard(socket)
+        if socket in self.followers:
+            self.followers.remove(socket)
+            self.left_ns = now
         for reader in self.followers & self.readers:
             send = self.sends.get(reader)
             if send is not None:
@@ -232,12 +253,9 @@ class RunLedger:
 
     def _excuse_read(self, first_seq: int, last_seq: int) -> None:
         """What a reader got is owed no ack, unless somebody who can ack follows too."""
-        if not self.followers <= self.readers:
-            return
-        for seq in range(max(first_seq, self.acked + 1), last_seq + 1):
-            if seq not in self._gone:
-                self._gone.add(seq)
-                self.excused.add(seq)
+        if self.followers <= self.readers:
+            for seq in range(max(first_seq, self.acked + 1), last_seq + 1):
+                self.gone.setdefault(seq, None)
 
     def acknowledged(self, socket: int, seq: int, now: int) -> int:
         """The client has processed 1..`seq`. Returns how many events that settles."""
@@ -254,17 +272,51 @@ class RunLedger:
                 replay.acked_ns = now
         return fresh
 
-    def ended(self, outcome: Outcome, now: int) -> None:
-        """The run has its terminal event; what it owed and did not show is missing at the engine."""
+    def input_awaited(self, awaited: bool, now: int) -> None:
+        """The agent waits for its user from now on, or no more."""
+        self.awaiting_input = awaited
+        self.active_ns = now
+
+    def ended(self, outcome: Outcome, now: int) -> list[Missing]:
+        """The run has its terminal event; what it owed and never emitted is missing at the engine, and returned."""
         self.outcome = outcome
         self.ended_ns = now
-        if outcome is Outcome.COMPLETED:
-            shown = set(self.types)
-            for event_type in self.identity.required:
-                if _TYPE_INDEX[event_type] not in shown:
-                    self.missing.append(Missing(Link.ENGINE, event_type, None, now, now))
+        if outcome is not Outcome.COMPLETED:
+            return []
+        shown: set[str] = {EVENT_TYPES[index] for index in set(self.types)}
+        shown.update(event_type for event_type, _ in self.waiting.values())
+        shown.update(lost.event_type for lost in self.missing)
+        owed = [event_type for event_type in self.identity.required if event_type not in shown]
+        return [self.never_emitted(event_type, now, now) for event_type in owed]
 
-    # Verdicts.
+    # What is settled without an ack.
+
+    def never_emitted(self, event_type: str, since_ns: int, at_ns: int) -> Missing:
+        """An event that the engine owes and has not emitted."""
+        self._ordinals += 1
+        lost = self.gone[-self._ordinals] = Missing(Link.ENGINE, event_type, None, since_ns, at_ns)
+        return lost
+
+    def counted_otherwise(self, seq: int, now: int) -> Missing | None:
+        """The client promised 1..`seq` and has counted another number of events: which is taken for missing.
+
+        `None` where such a promise stands already, or the event was missing before.
+        """
+        if self.miscounted is not None or not 0 < seq <= self.last_seq or self.gone.get(seq) is not None:
+            return None
+        lost = self.miscounted = Missing(Link.CLIENT, self.event_type(seq), seq, now, now)
+        self.gone[seq] = lost
+        return lost
+
+    @property
+    def missing(self) -> list[Missing]:
+        """Every event that was declared missing, those that came after all too, in the order of declaration."""
+        return [lost for lost in self.gone.values() if lost is not None] if self.gone else []
+
+    @property
+    def excused(self) -> set[int]:
+        """The seqs for which no ack is owed."""
+        return {key for key, lost in self.gone.items() if lost is None}
 
     @property
     def last_seq(self) -> int:
@@ -280,118 +332,18 @@ class RunLedger:
         return self.types[seq - 1] == _DELTA
 
     @property
+    def in_flight(self) -> bool:
+        """Whether an event is on its way to the log, and not given up for missing."""
+        if self.waiting and any(-ordinal not in self.gone for ordinal in self.waiting):
+            return True
+        return any(seq not in self.gone for seq in range(self.committed_count + 1, len(self.types) + 1))
+
+    @property
     def pending(self) -> int:
         """Durable events that nobody has acked while no socket follows the run."""
-        return 0 if self.followers else sum(1 for _ in self._unsettled())
-
-    @property
-    def settled(self) -> bool:
-        """Whether the run has ended and each of its events is acked, missing, excused or pending."""
-        if not self.ended_ns or len(self.waiting) > len(self._unsequenced) or self._uncommitted():
-            return False
-        return not self.followers or next(self._unsettled(), None) is None
-
-    def _uncommitted(self) -> bool:
-        """Whether an event is on its way to the log and not yet given up for missing."""
-        return any(seq not in self._gone for seq in range(self.committed_count + 1, len(self.types) + 1))
-
-    def _unsettled(self) -> Iterator[int]:
-        return (seq for seq in range(self.acked + 1, len(self.types) + 1) if seq not in self._gone)
-
-    def next_deadline_ns(self) -> int | None:
-        """The moment at which the first thing becomes overdue if nothing happens until then; `None` for never."""
-        moments = [overdue.at_ns for overdue in self._candidates()]
-        return min(moments, default=None)
-
-    def overdue(self, now: int) -> list[Missing]:
-        """Declare missing what is past its deadline, and say what that is. Nothing is declared twice.
-
-        An unacked event behind an earlier unsettled one is blocked, not missing, until that one is settled. Where no
-        follower's client has ever acked, the chain ends at the socket: such events are excused, not missing.
-        """
-        found: list[Missing] = []
-        while True:
-            late = [candidate for candidate in self._candidates() if candidate.at_ns <= now]
-            if not late:
-                return found
-            for missing in late:
-                if missing.seq is None:
-                    ordinal = next(o for o in self.waiting if o not in self._unsequenced)
-                    self._unsequenced[ordinal] = len(self.missing)
-                else:
-                    self._gone.add(missing.seq)
-                if missing.link is Link.CLIENT and self.acking.isdisjoint(self.followers):
-                    self.excused.add(missing.seq or 0)
-                else:
-                    self.missing.append(missing)
-                    found.append(missing)
-
-    def _candidates(self) -> Iterator[Missing]:
-        """For each link the event that becomes overdue first, and when."""
-        deadlines = self.deadlines
-        for ordinal, (event_type, emitted_ns) in self.waiting.items():
-            if ordinal not in self._unsequenced:
-                at = emitted_ns + int(deadlines.bridge_seconds * NS_PER_SECOND)
-                yield Missing(Link.BRIDGE, event_type, None, emitted_ns, at)
-                break
-        committed = self.committed_count
-        index = self._first_owed(committed, self.emitter, len(self.types))
-        if index < len(self.types):
-            yield self._candidate(Link.EMITTER, index, self.bridge[index], deadlines.emitter_seconds)
-        if not self.followers:
-            return
-        index = self._socket_cursor = self._first_owed(max(self._socket_cursor, self.acked), self.socket, committed)
-        if index < committed:
-            # What a replay has yet to reach is not late as long as it gets on, however slowly its peer reads.
-            replayed = (replay.ended_ns for replay in self.replays if replay.socket in self.followers)
-            since = max(self.emitter[index], self.carried_since, *replayed)
-            yield self._candidate(Link.SOCKET, index, since, deadlines.socket_seconds)
-        index = self._client_cursor = self._first_owed(max(self._client_cursor, self.acked), self.client, committed)
-        if index < committed and self.socket[index]:
-            since = max(self.socket[index], self.carried_since)
-            yield self._candidate(Link.CLIENT, index, since, deadlines.client_seconds)
-
-    def _first_owed(self, index: int, column: "array[int]", end: int) -> int:
-        """The first event from `index` on that this link has not taken and that is not settled without it."""
-        while index < end and (column[index] or index + 1 in self._gone):
-            index += 1
-        return index
-
-    def _candidate(self, link: Link, index: int, since: int, seconds: float) -> Missing:
-        event_type = EVENT_TYPES[self.types[index]]
-        return Missing(link, event_type, index + 1, since, since + int(seconds * NS_PER_SECOND))
-
-    def missing_seqs(self) -> dict[int, Missing]:
-        """The missing events that have a seq."""
-        return {missing.seq: missing for missing in self.missing if missing.seq is not None}
-
-    def verdict(self, seq: int, missing: dict[int, Missing]) -> Verdict:
-        """What became of one event's delivery; `missing` is `missing_seqs()`."""
-        if seq in missing:
-            return Verdict.MISSING
-        acked_ns = self.client[seq - 1]
-        if not acked_ns:
-            return Verdict.NO_SOCKET
-        return Verdict.IN_TIME if acked_ns - self.engine[seq - 1] <= IN_TIME_NS else Verdict.LATE
-
-    def verdicts(self) -> Counter[tuple[EventType, Verdict]]:
-        """One verdict for each event but deltas; to be asked when the run is settled."""
-        missing = self.missing_seqs()
-        counts = Counter(
-            (self.event_type(seq), self.verdict(seq, missing))
-            for seq in range(1, len(self.types) + 1)
-            if not self.is_delta(seq)
-        )
-        for lost in self.missing:
-            if lost.seq is None and lost.event_type is not EventType.AGENT_DELTA:
-                counts[lost.event_type, Verdict.MISSING] += 1
-        return counts
-
-    @property
-    def delivery_max_ns(self) -> int:
-        """The longest way from engine to ack among the events that were acked."""
-        engine, client = self.engine, self.client
-        return max((client[i] - engine[i] for i in range(min(self.acked, len(engine))) if client[i]), default=0)
+        if self.followers:
+            return 0
+        return sum(seq not in self.gone for seq in range(self.acked + 1, len(self.types) + 1))
 
     def unix_ns(self, monotonic_ns: int) -> int:
         """A stamp as wall-clock time."""

@@ -16,16 +16,20 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from tracewire_telemetry import catalog
 from tracewire_telemetry.catalog import OTHER, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS, MetricSpec
 from tracewire_telemetry.ledger import NS_PER_SECOND, Missing, RunLedger
+from tracewire_telemetry.user_gauge import UserGauge
+from tracewire_telemetry.verdicts import count_verdicts, slowest_delivery
 from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
     LINKS,
     CloseCode,
     EventType,
     ExpiryReason,
+    Link,
     Origin,
     Outcome,
     RejectCode,
@@ -42,11 +46,12 @@ _BUCKETS: Final = len(SECONDS_BUCKETS) + 1
 class LogHistogram:
     """Counts of durations in powers of two seconds, 2⁻¹⁶ to 2⁶ and above: an addition and a bit length each."""
 
-    __slots__ = ("counts", "sum_ns")
+    __slots__ = ("counts", "exemplars", "sum_ns")
 
     def __init__(self) -> None:
         self.counts = [0] * _BUCKETS
         self.sum_ns = 0
+        self.exemplars: dict[int, Exemplar] = {}
 
     def observe(self, duration_ns: int) -> None:
         """Count one duration, in nanoseconds; a negative one counts as 0."""
@@ -55,12 +60,20 @@ class LogHistogram:
         self.counts[min((units - 1).bit_length() if units else 0, _BUCKETS - 1)] += 1
         self.sum_ns += duration_ns
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The buckets as Prometheus wants them: upper bound and count up to it."""
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, SECONDS_BUCKETS), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
+    def exemplify(self, duration_ns: int, labels: dict[str, str], unix_seconds: float) -> None:
+        """Show one of the counted durations as an example of its bucket."""
+        units = -(-max(duration_ns, 0) * 65_536 // NS_PER_SECOND)
+        bucket = min((units - 1).bit_length() if units else 0, _BUCKETS - 1)
+        self.exemplars[bucket] = Exemplar(labels, duration_ns / NS_PER_SECOND, unix_seconds)
+
+    def cumulative(self) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+        """The buckets as Prometheus wants them: upper bound and count up to it, an exemplar where there is one."""
+        total = 0
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for index, bound in enumerate((*map(str, SECONDS_BUCKETS), "+Inf")):
+            total += self.counts[index]
+            exemplar = self.exemplars.get(index)
+            buckets.append((bound, float(total), exemplar) if exemplar else (bound, float(total)))
         return buckets
 
 
@@ -96,14 +109,30 @@ class _EventCollector(Collector):
             buckets=metrics.delivery_seconds.cumulative(),
             sum_value=metrics.delivery_seconds.sum_ns / NS_PER_SECOND,
         )
+        spec = catalog.USER_EVENTS_MISSING
+        missing = GaugeMetricFamily(spec.full_name, spec.help, labels=spec.label_names)
+        for values, count in metrics.users.series():
+            missing.add_metric(values, count)
+        yield missing
         for spec, read in metrics.gauges.items():
             yield GaugeMetricFamily(spec.full_name, spec.help, value=read())
 
 
 class Metrics:
-    """All metrics of one server. `agents` and `tools` are the label values known at start; the rest is `other`."""
+    """All metrics of one server. `agents` and `tools` are the label values known at start; the rest is `other`.
 
-    def __init__(self, *, version: str, agents: Iterable[str] = (), tools: Iterable[str] = ()) -> None:
+    `users` names the users in violation; by default 200 of them, by their plain ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        agents: Iterable[str] = (),
+        tools: Iterable[str] = (),
+        users: UserGauge | None = None,
+    ) -> None:
+        self.users = users or UserGauge(slots=200, least_seconds=37.5, hashed=False)
         self.registry = CollectorRegistry()
         self.events = [[0] * len(EVENT_TYPES) for _ in LINKS]
         self.link_seconds = [LogHistogram() for _ in LINKS]
@@ -114,6 +143,9 @@ class Metrics:
         self._known = {"agent": {*agents, OTHER}, "tool": {*tools, OTHER}}
         self._deliveries = self._counter(catalog.DELIVERIES)
         self._missing = self._counter(catalog.EVENTS_MISSING)
+        self._healed = self._counter(catalog.EVENTS_HEALED)
+        self.gauge(catalog.USERS_AFFECTED, lambda: self.users.users_affected)
+        self.gauge(catalog.USER_SLOTS_OVERFLOW, lambda: self.users.overflow)
         self._runs = self._counter(catalog.RUNS)
         self._run_seconds = self._histogram(catalog.RUN_SECONDS, RUN_SECONDS_BUCKETS)
         self._abandoned = self._counter(catalog.RUNS_ABANDONED)
@@ -138,8 +170,8 @@ class Metrics:
     def flush(self, ledger: RunLedger) -> None:
         """Count what the run's events have crossed since the last flush: once a link and event."""
         columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
-        gone = {missing.seq for missing in ledger.missing} if ledger.missing else ()
-        if ledger.missing:
+        gone = {missing.seq for missing in ledger.missing}
+        if gone:
             self._count_healed(ledger, columns)
         for link, column in enumerate(columns):
             index = ledger.flushed[link]
@@ -175,16 +207,31 @@ class Metrics:
 
     def settled(self, ledger: RunLedger) -> None:
         """Count the verdicts of a settled run."""
-        self.delivered(ledger.verdicts(), ledger.identity.origin)
+        self.delivered(count_verdicts(ledger), ledger.identity.origin)
 
     def delivered(self, verdicts: Mapping[tuple[EventType, Verdict], int], origin: Origin) -> None:
         """Count verdicts on events."""
         for (event_type, verdict), count in verdicts.items():
             self._deliveries.labels(event_type.value, verdict.value, origin.value).inc(count)
 
-    def event_missing(self, missing: Missing) -> None:
-        """A link did not take an event by its deadline."""
-        self._missing.labels(missing.event_type.value, missing.link.value).inc()
+    def trace_kept(self, ledger: RunLedger) -> None:
+        """A settled run's trace was exported: its slowest delivery is an example of how long one takes."""
+        index = slowest_delivery(ledger)
+        if index is not None:
+            labels = {"trace_id": f"{ledger.identity.trace_id:032x}"}
+            acked_ns = ledger.client[index]
+            self.delivery_seconds.exemplify(
+                acked_ns - ledger.engine[index], labels, ledger.unix_ns(acked_ns) / NS_PER_SECOND
+            )
+
+    def event_missing(self, missing: Missing, trace_id: str) -> None:
+        """A link did not take an event by its deadline. The trace (32 hex digits) will be kept."""
+        counter = self._missing.labels(missing.event_type, missing.link.value)
+        counter.inc(exemplar={"trace_id": trace_id})
+
+    def event_healed(self, link: Link) -> None:
+        """An event that was missing at this link came after all."""
+        self._healed.labels(link.value).inc()
 
     def run_ended(self, agent: str, outcome: Outcome, seconds: float) -> None:
         """A run has its terminal event."""

@@ -18,7 +18,8 @@ from typing import Final
 from msgspec import Struct
 
 from tracewire_telemetry.export import TraceQueue
-from tracewire_telemetry.ledger import LinkDeadlines, RunIdentity, RunLedger
+from tracewire_telemetry.ledger import RunIdentity, RunLedger
+from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import SPANS_PER_TURN, RunSpans, RunTracing, ToolSpan
 from tracewire_telemetry.stamps import encode_stamps, unknown_stamps

@@ -20,11 +20,12 @@ from opentelemetry.trace import Span, SpanContext, SpanKind
 from tracewire_telemetry import catalog
 from tracewire_telemetry.catalog import SCOPE, Attribute
 from tracewire_telemetry.export import TraceQueue
-from tracewire_telemetry.ledger import LinkDeadlines
+from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.recovered import RunRecovery
 from tracewire_telemetry.replayed import ReplayTracing
 from tracewire_telemetry.spans import RunTracing
+from tracewire_telemetry.user_gauge import UserGauge
 from tracewire_telemetry.watch import Watch
 
 EXPORT_FLUSH_SECONDS: Final = 2.0
@@ -34,12 +35,19 @@ _NAME_CHARACTERS_MAX: Final = 80
 
 
 class TelemetryOptions(Struct, frozen=True):
-    """`trace_share` (0 to 1) of good runs is exported; `trace_queue_bytes_max` waits for the exporter at most."""
+    """`trace_share` (0 to 1) of good runs is exported; `trace_queue_bytes_max` waits for the exporter at most.
+
+    `users_named_max` series name users in violation, each for `users_named_seconds_min` at least, by their ids or, if
+    `users_hashed`, by a hash.
+    """
 
     version: str
     environment: str = "development"
     trace_share: float = 1.0
     trace_queue_bytes_max: int = 32 * 1024 * 1024
+    users_named_max: int = 200
+    users_named_seconds_min: float = 37.5
+    users_hashed: bool = False
     deadlines: LinkDeadlines = LinkDeadlines()
 
 
@@ -68,7 +76,12 @@ class Telemetry:
         agents: Iterable[str] = (),
         tools: Iterable[str] = (),
     ) -> None:
-        self.metrics = Metrics(version=options.version, agents=agents, tools=tools)
+        users = UserGauge(
+            slots=options.users_named_max,
+            least_seconds=options.users_named_seconds_min,
+            hashed=options.users_hashed,
+        )
+        self.metrics = Metrics(version=options.version, agents=agents, tools=tools, users=users)
         self._queue = TraceQueue(exporter, self.metrics, bytes_max=options.trace_queue_bytes_max) if exporter else None
         resource = server_resource(options)
         self.tracing = RunTracing(

@@ -38,6 +38,7 @@ from tracewire_telemetry.chain import (
     tool_span_id,
 )
 from tracewire_telemetry.ledger import RunLedger
+from tracewire_telemetry.verdicts import delivery_max_ns
 from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome, SpanDropReason, ToolStatus
 
 _forced_ids: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("tracewire_span_ids", default=None)
@@ -293,7 +294,7 @@ class RunSpans:
         if self._recovered:
             root.set_attribute(Attribute.RECOVERED, True)
         else:
-            root.set_attribute(Attribute.DELIVERY_MAX_MS, ledger.delivery_max_ns / 1e6)
+            root.set_attribute(Attribute.DELIVERY_MAX_MS, delivery_max_ns(ledger) / 1e6)
         if ledger.pending:
             root.set_attribute(Attribute.EVENTS_PENDING, ledger.pending)
         if ledger.missing:

@@ -11,15 +11,20 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tracewire_telemetry.deadlines import settled as ledger_settled
 from tracewire_telemetry.ledger import RunLedger
+from tracewire_telemetry.verdicts import verdicts_of
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Link, Outcome, Verdict
 
 
 class MissingRow(Struct, frozen=True):
-    """An event that a link did not take by its deadline. `since_ms` and `at_ms` count from the run's start."""
+    """An event that a link did not take by its deadline. `since_ms` and `at_ms` count from the run's start.
+
+    `event_type` is `next` where the engine fell silent.
+    """
 
     link: Link
-    event_type: EventType
+    event_type: str
     seq: int | None
     since_ms: float
     at_ms: float
@@ -97,8 +102,8 @@ def stamps_of(ledger: RunLedger) -> Stamps:
     def since_ms(moment: int) -> float:
         return round((moment - start) / 1e6, 3)
 
-    settled = bool(ledger.settled_ns) or ledger.settled
-    missing = ledger.missing_seqs()
+    settled = bool(ledger.settled_ns) or ledger_settled(ledger)
+    gone, verdicts = ledger.gone, verdicts_of(ledger)
     columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
     return Stamps(
         run_id=ledger.identity.run_id,
@@ -112,11 +117,11 @@ def stamps_of(ledger: RunLedger) -> Stamps:
         types=list(ledger.types),
         links=[[since(moment) for moment in column] for column in columns],
         verdicts=[
-            _VERDICTS.index(ledger.verdict(seq, missing)) if settled or seq in missing or ledger.client[seq - 1] else -1
-            for seq in range(1, ledger.last_seq + 1)
+            _VERDICTS.index(verdict) if settled or gone.get(seq) is not None or ledger.client[seq - 1] else -1
+            for seq, verdict in enumerate(verdicts, start=1)
         ],
         missing=[
-            MissingRow(lost.link, lost.event_type, lost.seq, since_ms(lost.since_ns), since_ms(lost.at_ns))
+            MissingRow(lost.link, str(lost.event_type), lost.seq, since_ms(lost.since_ns), since_ms(lost.at_ns))
             for lost in ledger.missing
         ],
         waiting=[event_type for event_type, _ in ledger.waiting.values()],

@@ -48,6 +48,12 @@ TERMINAL_TYPES: Final = frozenset(
 )
 
 
+NEXT: Final = "next"
+"""In place of an event's type where the engine fell silent: whichever event would have come next."""
+MISSING_TYPES: Final = (*(event_type.value for event_type in EVENT_TYPES), NEXT)
+"""What can be the type of a missing event."""
+
+
 class ToolStatus(StrEnum):
     """How a tool call ended: the `status` of `tool_completed`."""
 
@@ -151,6 +157,15 @@ class Verdict(StrEnum):
     LATE = "late"
     MISSING = "missing"
     NO_SOCKET = "no_socket"
+
+
+class IncidentState(StrEnum):
+    """`open`, or how an incident ended: its events came after all, its user went, or its run settled without them."""
+
+    OPEN = "open"
+    HEALED = "healed"
+    USER_GONE = "user_gone"
+    LOST = "lost"
 
 
 class Origin(StrEnum):

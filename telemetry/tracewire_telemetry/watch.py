@@ -1,7 +1,11 @@
-"""The ledger's clock: knows every open run, declares what is overdue, and settles what is done.
+"""The ledger's clock: knows every open run, looks at each when something of it may be overdue, and settles it.
 
-Enters: runs as they are accepted, acks, ends, sockets that come and go. Leaves: missing events (counted and logged),
-and of each settled run its metrics, its spans and its stamps, once.
+Enters: runs as they are accepted, acks, ends, sockets that come and go. Leaves: incidents (`incidents.py`), pings and
+closes of the sockets that owe something, and settled runs (`settling.py`).
+
+One heap holds the moment of each run's next look, and no timer is set for an event. Stamps do not touch it, but for
+one comparison: an event that is emitted while nothing of its run is looked at soon brings the look forward. A run has
+two entries at most that count, the next and a later one that is kept for afterwards.
 """
 
 import asyncio
@@ -9,63 +13,123 @@ import contextlib
 import heapq
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
-import structlog
 from opentelemetry.trace import SpanContext
 
+from tracewire_telemetry import deadlines, incidents
 from tracewire_telemetry.export import TraceQueue
-from tracewire_telemetry.ledger import NS_PER_SECOND, LinkDeadlines, Missing, RunIdentity, RunLedger
+from tracewire_telemetry.incidents import Incident, Incidents, IncidentStore, RunIncidents
+from tracewire_telemetry.ledger import RunIdentity, RunLedger
+from tracewire_telemetry.limits import NS_PER_SECOND, EngineDeadlines, LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.settling import Settling, StampStore
 from tracewire_telemetry.spans import RunSpans, RunTracing
-from tracewire_telemetry.stamps import encode_stamps, stamps_of
-from tracewire_telemetry.vocabulary import EventType, Link, Outcome
+from tracewire_telemetry.vocabulary import EventType, Outcome
 
 TICK_SECONDS: Final = 0.25
-_log = structlog.get_logger("tracewire.watch")
+LOOKS_PER_TURN: Final = 500
+"""Runs looked at before the event loop gets its turn, so that a tick with 100,000 of them delays no event."""
+STALL_SECONDS: Final = 0.05
+"""A tick that is later than this has been kept waiting by the loop: so were all events."""
+STALLS_KEPT: Final = 256
+_NEVER: Final = 1 << 62
 
-StampStore = Callable[[str, bytes], Awaitable[None]]
-"""Keeps a settled run's stamps: run id, and what `encode_stamps` made of them."""
+
+class Peer(Protocol):
+    """The socket that follows a run, as the watch sees it."""
+
+    @property
+    def has_acked(self) -> bool:
+        """Whether its client has ever acked anything, of whichever run."""
+
+    @property
+    def last_life_ns(self) -> int:
+        """When it last gave a sign of life, monotonic nanoseconds."""
+
+    def probe(self) -> None:
+        """Ask for a sign of life, of the kind that every WebSocket answers by itself."""
+
+    def resync(self) -> None:
+        """Have the client come back and resume: it is alive, and lacks or has not acked something."""
+
+    def cut_silent(self) -> None:
+        """Let go of it: it is dead."""
+
+    def note_unacknowledging(self) -> None:
+        """Say, once, that its client was due an ack and has never sent one."""
 
 
 class OpenRun:
     """One run from its acceptance to its settlement: its ledger, its live spans, and who watches it.
 
-    Links stamp the ledger themselves; what can settle a run goes through here.
+    Links stamp the ledger themselves; what can settle a run, or bring a deadline forward, goes through here.
     """
 
-    __slots__ = ("_watch", "awaiting_input", "ledger", "owes_end", "spans")
+    __slots__ = ("_watch", "incidents", "later_ns", "ledger", "owes_end", "peers", "spans")
 
     def __init__(self, watch: "Watch", ledger: RunLedger, spans: RunSpans) -> None:
         self._watch = watch
         self.ledger = ledger
         self.spans = spans
-        self.awaiting_input = False
         self.owes_end = False
+        self.peers: dict[int, Peer] = {}
+        self.incidents: RunIncidents = {}
+        self.later_ns = 0
 
-    def attached(self, *, acking: bool, reader: bool = False, after_seq: int = 0) -> int:
+    def attached(self, *, acking: bool, reader: bool = False, after_seq: int = 0, peer: Peer | None = None) -> int:
         """A socket follows the run from after this seq on; the ordinal that names it in the ledger."""
-        return self.ledger.attached(time.monotonic_ns(), acking=acking, reader=reader, after_seq=after_seq)
+        now = time.monotonic_ns()
+        socket = self.ledger.attached(now, acking=acking, reader=reader, after_seq=after_seq)
+        if peer is not None:
+            self.peers[socket] = peer
+        self._watch.look_by(self, now + self.ledger.limits.step)
+        return socket
 
     def detached(self, socket: int) -> None:
         """The socket follows the run no more."""
-        self.ledger.detached(socket)
+        now = time.monotonic_ns()
+        self.peers.pop(socket, None)
+        self.ledger.detached(socket, now)
+        self._watch.look_by(self, now + self.ledger.limits.step)
         self._watch.consider(self)
 
-    def acknowledged(self, socket: int, seq: int) -> int:
-        """A client has processed 1..`seq`; how many events that settles."""
-        fresh = self.ledger.acknowledged(socket, seq, time.monotonic_ns())
-        if self.ledger.ended_ns:
+    def acknowledged(self, socket: int, seq: int, count: int | None = None) -> int:
+        """A client has processed 1..`seq`, `count` events by its own count; how many events that settles."""
+        ledger, now = self.ledger, time.monotonic_ns()
+        fresh = ledger.acknowledged(socket, seq, now)
+        if count is not None and count != seq:
+            lost = ledger.counted_otherwise(seq, now)
+            if lost is not None:
+                self._watch.incidents.declare(ledger, self.incidents, lost, now)
+        elif count is not None and ledger.miscounted is not None and seq >= (ledger.miscounted.seq or 0):
+            ledger.miscounted = None
+        if self.incidents:
+            self._watch.incidents.review(ledger, self.incidents, now)
+        if ledger.ended_ns:
             self._watch.consider(self)
         return fresh
+
+    @property
+    def awaiting_input(self) -> bool:
+        """Whether the agent waits for its user."""
+        return self.ledger.awaiting_input
+
+    @awaiting_input.setter
+    def awaiting_input(self, awaited: bool) -> None:
+        now = time.monotonic_ns()
+        self.ledger.input_awaited(awaited, now)
+        self._watch.look_by(self, now + self.ledger.limits.step)
 
     def ended(self, outcome: Outcome, *, durable: bool = True) -> None:
         """The run has its terminal event. Not durable: it could not be logged yet, and is owed to who follows; the run
         is settled when it was (`ended_past_stations`).
         """
         self.owes_end = not durable
-        self.ledger.ended(outcome, time.monotonic_ns())
+        now = time.monotonic_ns()
+        for lost in self.ledger.ended(outcome, now):
+            self._watch.incidents.declare(self.ledger, self.incidents, lost, now)
         self._watch.run_ended(self)
 
     def logged_past_stations(self, first_seq: int, event_types: Sequence[EventType]) -> None:
@@ -85,6 +149,11 @@ class OpenRun:
         self.ledger.ended_ns = max(self.ledger.ended_ns, *self.ledger.bridge[-1:])
         self._watch.consider(self)
 
+    def last_life_ns(self, socket: int) -> int:
+        """When a socket that follows last gave a sign of life; one that nobody knows is alive."""
+        peer = self.peers.get(socket)
+        return peer.last_life_ns if peer is not None else _NEVER
+
 
 class Watch:
     """Watches the open runs of one server. `start` it in the loop in which its runs live."""
@@ -98,36 +167,36 @@ class Watch:
         deadlines: LinkDeadlines,
     ) -> None:
         self.runs: dict[str, OpenRun] = {}
-        self.settling: dict[str, OpenRun] = {}
-        """Settled runs whose stamps are not stored yet."""
+        self.incidents = Incidents(metrics)
         self.last_tick_unix_seconds = 0.0
         self.loop_lag_seconds = 0.0
         self._metrics = metrics
         self._tracing = tracing
-        self._queue = queue
         self._deadlines = deadlines
         self._heap: list[tuple[int, str]] = []
-        self._settled: deque[OpenRun] = deque()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._stalls: deque[tuple[int, int]] = deque(maxlen=STALLS_KEPT)
+        self.settling = Settling(metrics, queue)
         self._none_open = asyncio.Event()
         self._none_open.set()
-        self._store: StampStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, store: StampStore) -> None:
-        """Begin to tick and to settle; `store` keeps the stamps of settled runs."""
-        self._store = store
-        self._tasks = [asyncio.create_task(self._tick_forever()), asyncio.create_task(self._settle_forever())]
+    def start(self, store: StampStore, store_incidents: IncidentStore | None = None) -> None:
+        """Begin to tick and to settle; the stores keep the stamps of settled runs, and incidents."""
+        self._tasks = [
+            asyncio.create_task(self._tick_forever()),
+            asyncio.create_task(self.settling.settle_forever(store)),
+        ]
+        if store_incidents is not None:
+            self._tasks.append(asyncio.create_task(self.incidents.store_forever(store_incidents)))
 
     async def close(self) -> None:
-        """Settle what can be settled, then stop."""
-        await self._idle.wait()
+        """Settle what can be settled, then stop. Incidents that are open stay so in the log."""
+        await self.settling.idle.wait()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.incidents.flush()
 
     async def wait_for_acks(self, limit_seconds: float) -> None:
         """Wait until every run is settled, for so long at most: a client may never ack."""
@@ -135,56 +204,164 @@ class Watch:
             async with asyncio.timeout(limit_seconds):
                 await self._none_open.wait()
 
-    def open(self, identity: RunIdentity, links: Sequence[SpanContext], *, now: int, unix_ns: int) -> OpenRun:
+    def open(
+        self,
+        identity: RunIdentity,
+        links: Sequence[SpanContext],
+        *,
+        now: int,
+        unix_ns: int,
+        engine: EngineDeadlines = EngineDeadlines(),  # noqa: B008 # frozen
+    ) -> OpenRun:
         """Watch a run that was asked for at `now` (monotonic) and `unix_ns` (wall clock)."""
-        ledger = RunLedger(identity, self._deadlines, now=now, unix_ns=unix_ns)
+        ledger = RunLedger(identity, self._deadlines, now=now, unix_ns=unix_ns, engine=engine)
         run = OpenRun(self, ledger, self._tracing.open(ledger, links))
         self.runs[identity.run_id] = run
         self._none_open.clear()
-        heapq.heappush(self._heap, (now + NS_PER_SECOND, identity.run_id))
+        ledger.due_ns = _NEVER
+        ledger.wake = lambda due_ns: self.look_by(run, due_ns)
+        self.look_by(run, now + min(ledger.limits.start, ledger.limits.idle))
         return run
+
+    def adopt(self, left_open: Sequence[Incident]) -> None:
+        """Take over the incidents of an earlier process, whose runs are closed."""
+        self.incidents.adopt(left_open, now=time.monotonic_ns(), heal_seconds=self._deadlines.heal_seconds)
+
+    def acknowledged_elsewhere(self, run_id: str, seq: int) -> None:
+        """A user has acked 1..`seq` of a run that is not, or no more, watched here."""
+        self.incidents.acknowledged(run_id, seq, time.monotonic_ns(), time.time_ns())
 
     def run_ended(self, run: OpenRun) -> None:
         """Count a run's end, and settle it if nothing is left to wait for."""
         ledger = run.ledger
         outcome = ledger.outcome or Outcome.WORKER_LOST
         self._metrics.run_ended(ledger.identity.agent, outcome, (ledger.ended_ns - ledger.opened_ns) / 1e9)
-        for missing in ledger.missing:
-            if missing.link is Link.ENGINE:
-                self._report(run, missing)
+        self.look_by(run, ledger.ended_ns + ledger.limits.step)
         self.consider(run)
 
-    def consider(self, run: OpenRun) -> None:
-        """Settle the run if it is done."""
+    def consider(self, run: OpenRun, now: int | None = None) -> None:
+        """Settle the run if it is done, and nothing of it that is missing may still come."""
         ledger = run.ledger
-        if ledger.settled_ns or run.owes_end or not ledger.settled:
+        if ledger.settled_ns or run.owes_end or not deadlines.settled(ledger):
             return
-        ledger.settled_ns = time.monotonic_ns()
+        now = time.monotonic_ns() if now is None else now
+        if run.incidents:
+            self.incidents.review(ledger, run.incidents, now)
+            if now < incidents.waits_until(ledger, run.incidents):
+                return
+            self.incidents.give_up(ledger, run.incidents, now)
+        ledger.settled_ns = now
+        ledger.due_ns = 0
+        run.peers.clear()
         self.runs.pop(ledger.identity.run_id, None)
         if not self.runs:
             self._none_open.set()
-        self.settling[ledger.identity.run_id] = run
-        self._settled.append(run)
-        self._idle.clear()
-        self._wake.set()
+        self.settling.add(run)
 
-    def tick(self, now: int) -> None:
-        """Declare what is overdue at `now`, monotonic nanoseconds."""
-        while self._heap and self._heap[0][0] <= now:
-            _, run_id = heapq.heappop(self._heap)
+    # Deadlines.
+
+    def look_by(self, run: OpenRun, due_ns: int) -> None:
+        """Look at the run at this moment at the latest."""
+        ledger = run.ledger
+        if due_ns >= ledger.due_ns:
+            return
+        if not run.later_ns and ledger.due_ns != _NEVER:
+            run.later_ns = ledger.due_ns
+        ledger.due_ns = due_ns
+        heapq.heappush(self._heap, (due_ns, ledger.identity.run_id))
+
+    def tick(self, now: int, *, looks_max: int = _NEVER) -> bool:
+        """Look at every run that is due at `now`, monotonic nanoseconds; whether more are due than were looked at."""
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            if not looks_max:
+                return True
+            due_ns, run_id = heapq.heappop(heap)
             run = self.runs.get(run_id)
-            if run is None:
-                continue
-            for missing in run.ledger.overdue(now):
-                self._report(run, missing)
-            self.consider(run)
-            # Whatever is stamped after this look is due a second later at the earliest: the shortest deadline.
-            due = run.ledger.next_deadline_ns()
-            soon = now + int(min(1.0, self._deadlines.bridge_seconds) * NS_PER_SECOND)
-            heapq.heappush(self._heap, (soon if due is None else max(now + 1, min(due, soon)), run_id))
+            if run is None or run.ledger.due_ns != due_ns:
+                continue  # settled, or an entry that an earlier one has replaced
+            looks_max -= 1
+            self._look(run, now)
+        self.incidents.expire(now, time.time_ns())
+        return False
+
+    def _look(self, run: OpenRun, now: int) -> None:
+        ledger = run.ledger
+        ledger.due_ns = _NEVER
+        if len(ledger.acking) < len(run.peers):
+            ledger.acking.update(socket for socket, peer in run.peers.items() if peer.has_acked)
+        found = deadlines.look(ledger, now, run.last_life_ns, self._stalled_since)
+        moments = [found.due_ns] if found.due_ns else []
+        if found.missing or run.incidents:
+            for lost in found.missing:
+                self.incidents.declare(ledger, run.incidents, lost, now)
+            self.incidents.review(ledger, run.incidents, now)
+            review_ns = incidents.due_ns(ledger, run.incidents, now)
+            moments += [review_ns] if review_ns is not None else []
+        self._next_look(run, max(now + 1, min(moments)) if moments else _NEVER)
+        if found.missing or found.ping or found.dead or found.excused:
+            self._act(run, found)
+        self.consider(run, now)
+
+    def _next_look(self, run: OpenRun, due_ns: int) -> None:
+        """Use the entry that is kept for later where it comes soon enough: each entry less is one less to sift."""
+        later_ns = run.later_ns
+        if later_ns and later_ns <= due_ns:
+            run.later_ns = 0
+            run.ledger.due_ns = later_ns
+        elif due_ns < _NEVER:
+            run.ledger.due_ns = due_ns
+            heapq.heappush(self._heap, (due_ns, run.ledger.identity.run_id))
+
+    def _act(self, run: OpenRun, found: deadlines.Look) -> None:
+        """What a look asks of the sockets. Any of it may detach the socket from the run."""
+        peers = run.peers
+        for socket in found.excused:
+            if socket in peers:
+                peers[socket].note_unacknowledging()
+        for socket in found.ping:
+            if socket in peers:
+                peers[socket].probe()
+        for socket in found.blamed:
+            if socket in peers:
+                peers[socket].resync()
+        for socket in found.dead:
+            peer = peers.get(socket)
+            run.detached(socket)  # at once: what it owed is pending, or another socket's
+            if peer is not None:
+                peer.cut_silent()
+
+    def stalled(self, began_ns: int, ended_ns: int) -> None:
+        """The loop stood still in between: what was due then is late by no fault of its own."""
+        self._stalls.append((began_ns, ended_ns))
+
+    def _stalled_since(self, since_ns: int) -> int:
+        total = 0
+        for began_ns, ended_ns in reversed(self._stalls):
+            if ended_ns <= since_ns:
+                break
+            total += ended_ns - max(began_ns, since_ns)
+        return total
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began_ns, due = time.monotonic_ns(), loop.time() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.loop_lag_seconds = max(0.0, loop.time() - due)
+            if self.loop_lag_seconds > STALL_SECONDS:
+                self.stalled(began_ns, time.monotonic_ns())
+            self.last_tick_unix_seconds = time.time()
+            more = True
+            while more:
+                more = self.tick(time.monotonic_ns(), looks_max=LOOKS_PER_TURN)
+                await asyncio.sleep(0)
+
+    # What the metrics show.
 
     def flush_open_runs(self) -> None:
         """Bring the metrics up to date with the runs that are open; called at every scrape."""
+        self._metrics.users.expire(time.monotonic_ns())
         for run in self.runs.values():
             self._metrics.flush(run.ledger)
 
@@ -208,68 +385,3 @@ class Watch:
             if not run.ledger.ended_ns and not run.awaiting_input
         )
         return max(ages, default=0) / NS_PER_SECOND
-
-    def _report(self, run: OpenRun, missing: Missing) -> None:
-        identity = run.ledger.identity
-        self._metrics.event_missing(missing)
-        _log.warning(
-            "event_missing",
-            user_id=identity.user_id,
-            run_id=identity.run_id,
-            trace_id=f"{identity.trace_id:032x}",
-            event_type=missing.event_type.value,
-            seq=missing.seq,
-            link=missing.link.value,
-        )
-
-    async def _tick_forever(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + TICK_SECONDS
-            await asyncio.sleep(TICK_SECONDS)
-            self.loop_lag_seconds = max(0.0, loop.time() - due)
-            self.last_tick_unix_seconds = time.time()
-            self.tick(time.monotonic_ns())
-
-    async def _settle_forever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._settled:
-                run = self._settled.popleft()
-                try:
-                    await self._settle(run)
-                except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
-                    _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
-                finally:
-                    self.settling.pop(run.ledger.identity.run_id, None)
-                await asyncio.sleep(0)
-            self._idle.set()
-
-    async def _settle(self, run: OpenRun) -> None:
-        ledger = run.ledger
-        identity = ledger.identity
-        self._metrics.flush(ledger)
-        self._metrics.settled(ledger)
-        for _ in run.spans.build():
-            await asyncio.sleep(0)
-        spans = run.spans.finish()
-        # Stamps first: after a crash, a run that has them is taken to have left, and does not leave again.
-        try:
-            if self._store is not None:
-                await self._store(identity.run_id, encode_stamps(stamps_of(ledger)))
-        except Exception as error:  # noqa: BLE001 # the log may be gone: the run is settled all the same, and this is said
-            _log.error("stamps_not_stored", run_id=identity.run_id, error=str(error))
-        if spans and self._queue is not None:
-            self._queue.offer(spans)
-        _log.info(
-            "run_settled",
-            user_id=identity.user_id,
-            run_id=identity.run_id,
-            trace_id=f"{identity.trace_id:032x}",
-            agent=identity.agent,
-            outcome=ledger.outcome,
-            events=ledger.last_seq,
-            pending=ledger.pending,
-            missing=len(ledger.missing),
-        )

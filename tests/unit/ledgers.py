@@ -2,7 +2,9 @@
 
 from typing import Any, Final
 
-from tracewire_telemetry.ledger import LinkDeadlines, Missing, RunIdentity, RunLedger
+from tracewire_telemetry.deadlines import Look, awaited, look, settled
+from tracewire_telemetry.ledger import Missing, RunIdentity, RunLedger
+from tracewire_telemetry.limits import EngineDeadlines, LinkDeadlines
 from tracewire_telemetry.vocabulary import EventType, Outcome
 
 MS: Final = 1_000_000
@@ -35,13 +37,25 @@ def unix_ns(at_ms: float) -> int:
     return OPENED_UNIX_NS + int(at_ms * MS)
 
 
+PATIENT: Final = EngineDeadlines(1_000_000, 1_000_000, 1_000_000)
+"""For scenarios that are not about the engine: an agent may be silent for days."""
+
+
 class LedgerScript:
     """Writes the stamps of a ledger as a scenario tells them."""
 
-    def __init__(self, *, deadlines: LinkDeadlines | None = None, **identity: Any) -> None:
+    def __init__(
+        self, *, deadlines: LinkDeadlines | None = None, engine: EngineDeadlines = PATIENT, **identity: Any
+    ) -> None:
         self.ledger = RunLedger(
-            identity_of(**identity), deadlines or LinkDeadlines(), now=OPENED_NS, unix_ns=OPENED_UNIX_NS
+            identity_of(**identity),
+            deadlines or LinkDeadlines(),
+            now=OPENED_NS,
+            unix_ns=OPENED_UNIX_NS,
+            engine=engine,
         )
+        self.life: dict[int, int] = {}
+        self.stalled_ns = 0
 
     def emitted(self, event_type: EventType, at_ms: float) -> int:
         """Stamp the engine; gives the ordinal."""
@@ -76,6 +90,28 @@ class LedgerScript:
         """The run has its terminal event."""
         self.ledger.ended(outcome, ns(at_ms))
 
+    def detached(self, socket: int, at_ms: float = 0) -> None:
+        """The socket is gone."""
+        self.ledger.detached(socket, ns(at_ms))
+
+    def look(self, at_ms: float) -> Look:
+        """What a look at this moment finds. Sockets of which `life` says nothing are alive."""
+        return self.look_ns(ns(at_ms))
+
+    def look_ns(self, now: int) -> Look:
+        """The same, in nanoseconds of the clock."""
+        return look(self.ledger, now, lambda socket: self.life.get(socket, now), lambda _: self.stalled_ns)
+
     def overdue(self, at_ms: float) -> list[Missing]:
         """What is declared missing at this moment."""
-        return self.ledger.overdue(ns(at_ms))
+        return self.look(at_ms).missing
+
+    @property
+    def settled(self) -> bool:
+        """Whether the run is."""
+        return settled(self.ledger)
+
+    @property
+    def next_deadline_ns(self) -> int | None:
+        """When the first event becomes overdue at a link, the engine left out."""
+        return min((due.at_ns for due in awaited(self.ledger) if due.key), default=None)

@@ -7,7 +7,7 @@ from opentelemetry.sdk.resources import Resource
 
 from tracewire.delivery.connections import Connection
 from tracewire.delivery.outbox import Outbox
-from tracewire_telemetry.ledger import LinkDeadlines
+from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.vocabulary import CloseCode, EventType
@@ -27,6 +27,8 @@ class NotingTransport:
         self.aborts = 0
         self.frames_max: int | None = None
         self.stuck_since_ns = 0
+        self.last_life_ns = 0
+        self.pings = 0
 
     def stuck_ns(self, now: int) -> int:
         """As the test says."""
@@ -37,6 +39,10 @@ class NotingTransport:
         self.frames.append(body)
         if self.frames_max is not None and len(self.frames) >= self.frames_max:
             self.writable = False
+
+    def ping(self) -> None:
+        """Note a ping."""
+        self.pings += 1
 
     def close(self, code: CloseCode) -> None:
         """Note a close."""

@@ -16,7 +16,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tracewire_telemetry.ledger import LinkDeadlines, Missing, RunLedger
+from tracewire_telemetry.deadlines import settled
+from tracewire_telemetry.ledger import Missing, RunLedger
+from tracewire_telemetry.limits import LinkDeadlines
+from tracewire_telemetry.verdicts import count_verdicts, delivery_max_ns
 from tracewire_telemetry.vocabulary import CRITICAL_TYPES, EVENT_TYPES, EventType, Link, Outcome, Verdict
 from unit.ledgers import LedgerScript, ns, unix_ns
 
@@ -55,7 +58,7 @@ def test_nothing_is_owed_for_an_event_that_the_bridge_refused() -> None:
     """A withdrawn event is neither waiting nor ever overdue."""
     script = LedgerScript()
     script.ledger.withdrawn(script.emitted(THINKING, 0))
-    assert (script.ledger.waiting, script.ledger.next_deadline_ns(), script.overdue(60_000)) == ({}, None, [])
+    assert (script.ledger.waiting, script.next_deadline_ns, script.overdue(60_000)) == ({}, None, [])
 
 
 def test_a_revoked_seq_is_given_to_the_next_event() -> None:
@@ -176,13 +179,13 @@ def test_an_event_is_missing_at_the_first_link_that_did_not_take_it_exactly_at_i
     script.attached()
     stuck(script)
     due_ns = ns(100 + seconds * 1_000)
-    assert due_ns == script.ledger.next_deadline_ns()
-    assert script.ledger.overdue(due_ns - 1) == []
+    assert due_ns == script.next_deadline_ns
+    assert script.look_ns(due_ns - 1).missing == []
     expected = [Missing(link, THINKING, seq, ns(100), due_ns)]
-    assert expected == script.ledger.overdue(due_ns)
-    assert script.ledger.overdue(due_ns + 3_600_000_000_000) == []
+    assert expected == script.look_ns(due_ns).missing
+    assert script.look_ns(due_ns + 3_600_000_000_000).missing == []
     assert expected == script.ledger.missing
-    assert None is script.ledger.next_deadline_ns()
+    assert None is script.next_deadline_ns
 
 
 def test_the_deadlines_default_to_those_of_the_contract() -> None:
@@ -234,19 +237,30 @@ def test_an_unacked_event_behind_an_unsettled_one_is_blocked_not_missing() -> No
     assert script.overdue(59_000) == []
 
 
-def test_an_event_that_was_blocked_is_due_once_the_one_before_it_is_settled() -> None:
-    """Seq 1 is missing at the socket, so that seq 2, written and never acked, is missing at the client; then all is
-    settled.
-    """
+def test_behind_an_event_that_is_missing_for_good_the_rest_is_blocked_and_settled_with_it() -> None:
+    """Seq 1 was never written, so nobody can ack seq 2: its client is not blamed; the objective counts both."""
     script = LedgerScript()
     socket = script.attached()
     script.durable(STARTED, 0)
     script.sent(COMPLETED, 0, socket)
     script.ended(5)
     assert [(lost.link, lost.seq) for lost in script.overdue(6_002)] == [(Link.SOCKET, 1)]
+    assert script.settled
+    assert script.overdue(3_600_000) == []
+    assert dict(count_verdicts(script.ledger)) == {(STARTED, Verdict.MISSING): 1, (COMPLETED, Verdict.MISSING): 1}
+
+
+def test_an_event_that_was_blocked_is_due_by_its_own_stamp_when_the_one_before_it_is_acked() -> None:
+    """Seq 1 came after all, and is acked: seq 2, written long ago, is the client's now."""
+    script = LedgerScript()
+    socket = script.attached()
+    script.durable(STARTED, 0)
+    script.sent(COMPLETED, 0, socket)
+    assert [lost.link for lost in script.overdue(6_002)] == [Link.SOCKET]
+    script.ledger.replayed(socket, 1, 1, ns(7_000), ns(7_001))
+    script.acknowledged(socket, 1, 7_002)
     assert script.overdue(10_002) == []
     assert [(lost.link, lost.seq) for lost in script.overdue(10_003)] == [(Link.CLIENT, 2)]
-    assert script.ledger.settled
 
 
 def test_an_event_that_came_after_all_is_not_declared_missing_again_further_on() -> None:
@@ -272,8 +286,8 @@ def test_an_event_that_the_bridge_took_too_late_has_one_verdict() -> None:
     script.ledger.written(socket, seq, ns(5_002))
     script.acknowledged(socket, seq, 5_003)
     script.ended(5_004, Outcome.CANCELLED)
-    assert dict(script.ledger.verdicts()) == {(THINKING, Verdict.MISSING): 1}
-    assert script.ledger.settled
+    assert dict(count_verdicts(script.ledger)) == {(THINKING, Verdict.MISSING): 1}
+    assert script.settled
 
 
 def test_a_missing_event_that_the_log_refuses_in_the_end_does_not_condemn_the_next_of_its_seq() -> None:
@@ -285,9 +299,9 @@ def test_a_missing_event_that_the_log_refuses_in_the_end_does_not_condemn_the_ne
     script.ledger.revoked(seq)
     script.sent(COMPLETED, 3_000, socket)
     script.ended(3_004)
-    assert not script.ledger.settled
+    assert not script.settled
     script.acknowledged(socket, 1, 3_005)
-    assert dict(script.ledger.verdicts()) == {(THINKING, Verdict.MISSING): 1, (COMPLETED, Verdict.IN_TIME): 1}
+    assert dict(count_verdicts(script.ledger)) == {(THINKING, Verdict.MISSING): 1, (COMPLETED, Verdict.IN_TIME): 1}
 
 
 # --- who follows ----------------------------------------------------------------------------------------------------
@@ -297,7 +311,7 @@ def test_without_a_socket_no_event_is_missing_at_socket_or_client() -> None:
     """A user who is away is owed the log's durability, and nothing beyond it."""
     script = LedgerScript()
     script.durable(STARTED, 0)
-    assert (script.ledger.next_deadline_ns(), script.overdue(3_600_000)) == (None, [])
+    assert (script.next_deadline_ns, script.overdue(3_600_000)) == (None, [])
     assert script.ledger.pending == 1
 
 
@@ -309,11 +323,11 @@ def test_what_is_unacked_is_pending_when_the_last_socket_goes() -> None:
     script.sent(COMPLETED, 10, phone, laptop)
     script.acknowledged(phone, 1, 20)
     script.ended(15)
-    script.ledger.detached(phone)
-    assert (script.ledger.pending, script.ledger.settled) == (0, False)
-    script.ledger.detached(laptop)
-    assert (script.ledger.pending, script.ledger.settled) == (1, True)
-    assert dict(script.ledger.verdicts()) == {(STARTED, Verdict.IN_TIME): 1, (COMPLETED, Verdict.NO_SOCKET): 1}
+    script.detached(phone)
+    assert (script.ledger.pending, script.settled) == (0, False)
+    script.detached(laptop)
+    assert (script.ledger.pending, script.settled) == (1, True)
+    assert dict(count_verdicts(script.ledger)) == {(STARTED, Verdict.IN_TIME): 1, (COMPLETED, Verdict.NO_SOCKET): 1}
 
 
 def test_deadlines_count_from_the_moment_at_which_a_socket_carries_the_run() -> None:
@@ -321,9 +335,9 @@ def test_deadlines_count_from_the_moment_at_which_a_socket_carries_the_run() -> 
     script = LedgerScript()
     script.durable(STARTED, 0)
     socket = script.attached(3_600_000)
-    assert ns(3_606_000) == script.ledger.next_deadline_ns()
+    assert ns(3_606_000) == script.next_deadline_ns
     script.ledger.replayed(socket, 1, 1, ns(3_600_001), ns(3_600_002))
-    assert ns(3_610_002) == script.ledger.next_deadline_ns()
+    assert ns(3_610_002) == script.next_deadline_ns
 
 
 def test_a_socket_that_takes_over_gets_the_full_time_for_what_another_was_sent() -> None:
@@ -331,7 +345,7 @@ def test_a_socket_that_takes_over_gets_the_full_time_for_what_another_was_sent()
     script = LedgerScript()
     first = script.attached()
     script.sent(STARTED, 0, first)
-    script.ledger.detached(first)
+    script.detached(first)
     script.attached(9_000)
     assert script.overdue(18_999) == []
     assert [(lost.link, lost.seq) for lost in script.overdue(19_000)] == [(Link.CLIENT, 1)]
@@ -342,7 +356,7 @@ def test_a_second_socket_does_not_postpone_what_the_first_is_due() -> None:
     script = LedgerScript()
     script.sent(STARTED, 0, script.attached())
     script.attached(9_000)
-    assert ns(10_003) == script.ledger.next_deadline_ns()
+    assert ns(10_003) == script.next_deadline_ns
 
 
 def test_a_client_that_never_acked_anything_is_excused() -> None:
@@ -350,9 +364,9 @@ def test_a_client_that_never_acked_anything_is_excused() -> None:
     script = LedgerScript()
     script.sent(COMPLETED, 0, script.attached(acking=False))
     script.ended(3)
-    assert not script.ledger.settled
+    assert not script.settled
     assert script.overdue(10_003) == []
-    assert ([], {1}, True) == (script.ledger.missing, script.ledger.excused, script.ledger.settled)
+    assert ([], {1}, True) == (script.ledger.missing, script.ledger.excused, script.settled)
 
 
 def test_a_client_that_acked_once_owes_every_ack() -> None:
@@ -370,7 +384,7 @@ def test_a_client_that_acks_no_more_but_is_gone_leaves_the_others_excused() -> N
     script = LedgerScript()
     acking, silent = script.attached(), script.attached(acking=False)
     script.sent(STARTED, 0, acking, silent)
-    script.ledger.detached(acking)
+    script.detached(acking)
     assert script.overdue(60_000) == []
     assert {1} == script.ledger.excused
 
@@ -402,9 +416,9 @@ def test_a_run_is_settled_when_it_ended_and_all_is_acked() -> None:
     socket = script.attached()
     script.sent(COMPLETED, 0, socket)
     script.acknowledged(socket, 1, 5)
-    assert not script.ledger.settled
+    assert not script.settled
     script.ended(6)
-    assert script.ledger.settled
+    assert script.settled
 
 
 def test_a_run_waits_for_an_event_that_is_on_its_way_to_the_bridge_or_the_log() -> None:
@@ -413,11 +427,11 @@ def test_a_run_waits_for_an_event_that_is_on_its_way_to_the_bridge_or_the_log() 
     script.durable(COMPLETED, 0)
     script.ended(3)
     ordinal = script.emitted(THINKING, 4)
-    assert not script.ledger.settled
+    assert not script.settled
     seq = script.ledger.sequenced(ordinal, ns(5))
-    assert not script.ledger.settled
+    assert not script.settled
     script.ledger.committed(seq, ns(6))
-    assert script.ledger.settled
+    assert script.settled
 
 
 def test_a_run_is_settled_when_its_last_event_is_missing() -> None:
@@ -426,7 +440,7 @@ def test_a_run_is_settled_when_its_last_event_is_missing() -> None:
     script.sent(COMPLETED, 0, script.attached())
     script.ended(3)
     script.overdue(10_003)
-    assert script.ledger.settled
+    assert script.settled
 
 
 @pytest.mark.parametrize(("acked_ms", "verdict"), [(2_000, Verdict.IN_TIME), (2_001, Verdict.LATE)])
@@ -436,8 +450,8 @@ def test_an_event_acked_within_two_seconds_of_its_engine_stamp_is_in_time(acked_
     socket = script.attached()
     script.sent(STARTED, 0, socket)
     script.acknowledged(socket, 1, acked_ms)
-    assert {(STARTED, verdict): 1} == dict(script.ledger.verdicts())
-    assert acked_ms * 1_000_000 == script.ledger.delivery_max_ns
+    assert {(STARTED, verdict): 1} == dict(count_verdicts(script.ledger))
+    assert acked_ms * 1_000_000 == delivery_max_ns(script.ledger)
 
 
 def test_every_event_but_a_delta_has_one_verdict() -> None:
@@ -450,7 +464,7 @@ def test_every_event_but_a_delta_has_one_verdict() -> None:
     script.acknowledged(socket, 2, 30)
     script.ended(24)
     script.overdue(60_000)
-    assert dict(script.ledger.verdicts()) == {
+    assert dict(count_verdicts(script.ledger)) == {
         (STARTED, Verdict.IN_TIME): 1,
         (COMPLETED, Verdict.MISSING): 1,
         (EventType.TOOL_EXECUTING, Verdict.MISSING): 1,
@@ -488,7 +502,7 @@ def test_with_every_link_within_its_deadline_nothing_is_ever_missing(
         assert script.overdue(at_ms) == []
         step(ns(at_ms))
     ledger.ended(Outcome.COMPLETED, ns(acked))
-    assert ledger.settled
+    assert settled(ledger)
     assert len(events) == ledger.acked
     assert ledger.missing == []
 
@@ -506,7 +520,7 @@ class AnyRun(RuleBasedStateMachine):
         self.emits = 0
 
     def look(self) -> None:
-        self.declared += self.ledger.overdue(self.now)
+        self.declared += self.script.look_ns(self.now).missing
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 1.0, 2.5, 7.0, 11.0]), looking=st.booleans())
     def time_passes(self, seconds: float, looking: bool) -> None:
@@ -549,7 +563,7 @@ class AnyRun(RuleBasedStateMachine):
     @precondition(lambda self: self.ledger.followers)
     @rule(data=st.data())
     def detached(self, data: st.DataObject) -> None:
-        self.ledger.detached(data.draw(st.sampled_from(sorted(self.ledger.followers))))
+        self.ledger.detached(data.draw(st.sampled_from(sorted(self.ledger.followers))), self.now)
 
     @precondition(lambda self: self.behind())
     @rule(data=st.data())
@@ -603,19 +617,19 @@ class AnyRun(RuleBasedStateMachine):
     def a_run_that_ended_with_all_acked_is_settled(self) -> None:
         ledger = getattr(self, "ledger", None)
         if ledger is not None and ledger.ended_ns and not ledger.waiting:
-            assert ledger.acked < ledger.last_seq or ledger.settled
+            assert ledger.acked < ledger.last_seq or settled(ledger)
 
     @invariant()
     def only_a_run_that_ended_is_settled(self) -> None:
         ledger = getattr(self, "ledger", None)
-        assert ledger is None or not ledger.settled or ledger.ended_ns
+        assert ledger is None or not settled(ledger) or ledger.ended_ns
 
     @invariant()
     def no_deadline_is_left_behind_after_a_look(self) -> None:
         ledger = getattr(self, "ledger", None)
         if ledger is not None:
             self.look()
-            due = ledger.next_deadline_ns()
+            due = self.script.next_deadline_ns
             assert due is None or due > self.now
 
     def teardown(self) -> None:
@@ -628,8 +642,8 @@ class AnyRun(RuleBasedStateMachine):
         for _ in range(3):
             self.now += 60_000_000_000
             self.look()
-        assert ledger.settled
-        verdicts = ledger.verdicts()
+        assert settled(ledger)
+        verdicts = count_verdicts(ledger)
         counted = sum(not ledger.is_delta(seq) for seq in range(1, ledger.last_seq + 1))
         lost = sum(lost.seq is None and lost.event_type is not DELTA for lost in ledger.missing)
         assert counted + lost == sum(verdicts.values())

@@ -32,9 +32,9 @@ def test_what_a_reader_got_is_settled_at_once(script: LedgerScript) -> None:
     script.sent(THOUGHT, 10, socket)
     script.sent(EventType.AGENT_COMPLETED, 20, socket)
     script.ended(30)
-    assert script.ledger.settled
+    assert script.settled
     assert script.overdue(LATE_MS) == []
-    script.ledger.detached(socket)
+    script.detached(socket)
     assert (script.ledger.pending, script.ledger.missing) == (0, [])
 
 
@@ -45,7 +45,7 @@ def test_what_a_reader_replayed_is_settled_too(script: LedgerScript) -> None:
     socket = reader(script, 30)
     script.ledger.replayed(socket, 1, 2, ns(31), ns(32))
     script.ended(40)
-    assert script.ledger.settled
+    assert script.settled
     assert script.ledger.excused == {1, 2}
 
 
@@ -61,7 +61,7 @@ def test_a_reader_excuses_no_client_that_can_ack(script: LedgerScript) -> None:
     client, stream = script.attached(), reader(script)
     script.sent(THOUGHT, 10, stream, client)
     script.ended(20)
-    assert not script.ledger.settled
+    assert not script.settled
     assert missing(script.overdue(LATE_MS)) == [(Link.CLIENT, 1)]
 
 
@@ -71,7 +71,7 @@ def test_an_ack_settles_what_a_reader_got_too(script: LedgerScript) -> None:
     script.sent(THOUGHT, 10, stream, client)
     assert script.acknowledged(client, 1, 20) == 1
     script.ended(30)
-    assert script.ledger.settled
+    assert script.settled
     assert script.ledger.excused == set()
 
 
@@ -80,9 +80,9 @@ def test_when_the_last_client_goes_the_readers_chain_is_what_is_left(script: Led
     client, stream = script.attached(), reader(script)
     script.sent(THOUGHT, 10, client, stream)
     script.sent(THOUGHT, 20, client)
-    script.ledger.detached(client)
+    script.detached(client)
     assert script.ledger.excused == {1}
-    assert not script.ledger.settled
+    assert not script.settled
 
 
 def test_when_the_reader_goes_what_it_did_not_get_is_pending(script: LedgerScript) -> None:
@@ -90,7 +90,7 @@ def test_when_the_reader_goes_what_it_did_not_get_is_pending(script: LedgerScrip
     socket = reader(script)
     script.sent(THOUGHT, 10, socket)
     script.durable(THOUGHT, 20)
-    script.ledger.detached(socket)
+    script.detached(socket)
     script.ended(30)
     assert script.ledger.pending == 1
-    assert script.ledger.settled
+    assert script.settled

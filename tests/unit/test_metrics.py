@@ -181,10 +181,10 @@ def test_pending_events_of_a_settled_run_do_not_hide_acked_ones() -> None:
     socket = script.attached()
     script.sent(STARTED, 0, socket)
     script.acknowledged(socket, 1, 5)
-    script.ledger.detached(socket)
+    script.detached(socket)
     script.durable(COMPLETED, 10)
     script.ended(13)
-    script.ledger.settled_ns = ns(14)
+    script.settled_ns = ns(14)
     metrics.flush(script.ledger)
     assert (events(metrics, STARTED), events(metrics, COMPLETED)) == ([1] * 5, [1, 1, 1, 0, 0])
 
@@ -263,7 +263,7 @@ def test_every_verb_stays_within_the_closed_label_sets() -> None:
         metrics.tool_ended("unheard of", status, 1.0)
     for link in LINKS:
         for event_type in EVENT_TYPES:
-            metrics.event_missing(Missing(link, event_type, None, 0, 0))
+            metrics.event_missing(Missing(link, event_type, None, 0, 0), "ab" * 16)
     for reject in RejectCode:
         metrics.rejected(reject)
     for close in CloseCode:
@@ -303,7 +303,7 @@ def test_an_agent_or_tool_that_was_not_known_at_start_counts_as_other() -> None:
 def test_a_missing_event_counts_under_its_type_and_link() -> None:
     """And under nothing else."""
     metrics = fresh()
-    metrics.event_missing(Missing(Link.SOCKET, THINKING, 3, 0, 1))
+    metrics.event_missing(Missing(Link.SOCKET, THINKING, 3, 0, 1), "ab" * 16)
     assert value(metrics, "events_missing_total", event_type="agent_thinking", link="socket") == 1
     assert value(metrics, "events_missing_total", event_type="agent_thinking", link="client") == 0
 

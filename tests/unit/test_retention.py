@@ -191,7 +191,7 @@ async def test_a_run_that_a_crash_cuts_off_behind_its_window_gets_an_honest_rece
                 await of.log.append("run", seq, thought("run", seq, 10))
             await of.retention.sweep()
         assert 201 == (await of.log.run("run")).first_seq
-        assert 1 == await close_lost_runs(of.log)
+        assert 1 == await close_lost_runs(of.log, Metrics(version="1", agents=["five"]))
         closed, ended = [decode_envelope(event.body) for event in await of.log.replay("run", 300, limit=9)]
     assert ("tool_completed", "call-1", "search") == (
         closed.type.value,

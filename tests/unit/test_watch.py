@@ -10,9 +10,9 @@ import structlog
 from opentelemetry.sdk.resources import Resource
 from structlog.testing import CapturingLogger
 
-from tracewire_telemetry import watch as watch_module
+from tracewire_telemetry import incidents, settling
 from tracewire_telemetry.export import TraceQueue
-from tracewire_telemetry.ledger import LinkDeadlines
+from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.stamps import decode_stamps
@@ -36,10 +36,15 @@ class Watched:
         self.watch = Watch(self.metrics, tracing, self.queue, deadlines=deadlines or LinkDeadlines())
         self.stored: dict[str, bytes] = {}
         self.failing = False
+        self.storing = asyncio.Event()
+        self.may_store = asyncio.Event()
+        self.may_store.set()
         self.log = log
 
     async def store(self, run_id: str, stamps: bytes) -> None:
         """What the event log does with stamps."""
+        self.storing.set()
+        await self.may_store.wait()
         if self.failing:
             raise OSError("disk full")
         assert run_id not in self.stored
@@ -64,7 +69,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     """Where the watch logs to: a list."""
     capturing = CapturingLogger()
     bound = structlog.wrap_logger(capturing, processors=[lambda logger, name, event: ((), event)])
-    monkeypatch.setattr(watch_module, "_log", bound)
+    for module in (incidents, settling):
+        monkeypatch.setattr(module, "_log", bound)
     return capturing
 
 
@@ -80,7 +86,7 @@ async def watched(log: CapturingLogger) -> AsyncIterator[Watched]:
 
 async def settled(watched: Watched) -> None:
     """Wait until every run that can be settled is."""
-    await asyncio.wait_for(watched.watch._idle.wait(), WAIT_SECONDS)
+    await asyncio.wait_for(watched.watch.settling.idle.wait(), WAIT_SECONDS)
 
 
 def durable(run: OpenRun, event_type: EventType, at_ms: float) -> int:
@@ -101,15 +107,18 @@ async def test_an_overdue_event_is_counted_and_logged_once(watched: Watched) -> 
         watched.watch.tick(ns(at_ms))
         seen.append(watched.value("events_missing_total", **labels))
     assert seen == [0, 0, 0, 1, 1, 1]
-    (record,) = watched.records("event_missing")
+    (record,) = watched.records("incident_opened")
     trace_id = f"{run.ledger.identity.trace_id:032x}"
     assert {
-        "event": "event_missing",
+        "event": "incident_opened",
+        "incident_id": record["incident_id"],
         "user_id": "ada",
         "run_id": "run",
         "trace_id": trace_id,
         "event_type": "agent_thinking",
-        "seq": 2,
+        "first_seq": 2,
+        "last_seq": 2,
+        "count": 1,
         "link": "emitter",
     } == record
 
@@ -140,7 +149,7 @@ async def test_each_run_is_looked_at_on_its_own(watched: Watched) -> None:
 
 
 async def test_types_that_a_completed_run_owed_are_counted_at_its_end(watched: Watched) -> None:
-    """Once, at the engine; an event that was missing before the end is not counted again."""
+    """Once, at the engine; one that was emitted, and is missing further on, is not owed by the engine."""
     run = watched.open(required=(STARTED, THINKING))
     run.ledger.emitted(STARTED, ns(0))
     watched.watch.tick(ns(1_000))
@@ -151,8 +160,8 @@ async def test_types_that_a_completed_run_owed_are_counted_at_its_end(watched: W
         watched.value("events_missing_total", event_type="agent_started", link="bridge"),
         watched.value("events_missing_total", event_type="agent_started", link="engine"),
         watched.value("events_missing_total", event_type="agent_thinking", link="engine"),
-    ) == (1, 1, 1)
-    assert len(watched.records("event_missing")) == 3
+    ) == (1, 0, 1)
+    assert len(watched.records("incident_opened")) == 2
 
 
 async def test_a_settled_run_leaves_its_metrics_its_spans_and_its_stamps_once(watched: Watched) -> None:
@@ -203,15 +212,18 @@ async def test_a_settled_run_drops_no_span(watched: Watched) -> None:
 
 
 async def test_a_run_is_settled_by_the_deadline_of_its_last_event(watched: Watched) -> None:
-    """No ack comes, and no socket goes: the tick settles it."""
+    """No ack comes, and no socket goes: it is missing, has 30 s to come after all, and the tick settles the run."""
     run = watched.open()
     socket = run.ledger.attached(ns(0), acking=True)
     run.ledger.written(socket, durable(run, COMPLETED, 0), ns(0))
-    run.ended(Outcome.COMPLETED)
-    watched.watch.tick(ns(9_999))
-    assert list(watched.watch.runs) == ["run"]
-    watched.watch.tick(ns(10_999))
-    assert watched.watch.runs == {}
+    run.ledger.ended(Outcome.COMPLETED, ns(0))
+    watched.watch.run_ended(run)
+    seen = []
+    for at_ms in (9_999, 10_000, 39_999, 40_000):
+        watched.watch.tick(ns(at_ms))
+        seen.append((len(watched.records("incident_opened")), list(watched.watch.runs)))
+    assert seen == [(0, ["run"]), (1, ["run"]), (1, ["run"]), (1, [])]
+    assert [record["state"] for record in watched.records("incident_ended")] == ["lost"]
 
 
 async def test_a_run_is_settled_when_its_last_socket_goes(watched: Watched) -> None:
@@ -297,26 +309,20 @@ async def test_the_stored_stamps_are_json(watched: Watched) -> None:
 
 async def test_a_trace_leaves_after_the_stamps_are_stored(watched: Watched) -> None:
     """A crash between the two finds the stamps, and does not export the run again; the ledger answers meanwhile."""
-    storing, stored = asyncio.Event(), asyncio.Event()
-
-    async def store(_: str, __: bytes) -> None:
-        storing.set()
-        await stored.wait()
-
-    watched.watch._store = store
+    watched.may_store.clear()
     run = watched.open()
     durable(run, COMPLETED, 0)
     run.ended(Outcome.COMPLETED)
     async with asyncio.timeout(WAIT_SECONDS):
-        await storing.wait()
+        await watched.storing.wait()
     assert watched.queue.flush(WAIT_SECONDS)
     assert [] == watched.recorder.spans
-    assert ({}, {"run": run}) == (watched.watch.runs, watched.watch.settling)
-    stored.set()
+    assert ({}, {"run": run}) == (watched.watch.runs, watched.watch.settling.runs)
+    watched.may_store.set()
     await settled(watched)
     assert watched.queue.flush(WAIT_SECONDS)
     assert watched.recorder.trace_of_run("run").complete
-    assert {} == watched.watch.settling
+    assert {} == watched.watch.settling.runs
 
 
 async def test_a_run_that_owes_its_end_is_settled_when_the_log_has_it(watched: Watched) -> None:

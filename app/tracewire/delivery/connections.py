@@ -18,6 +18,7 @@ from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.vocabulary import CloseCode
 from tracewire_telemetry.watch import OpenRun
 
+_log = structlog.get_logger("tracewire.delivery")
 FRAMES_PER_TURN: Final = 64
 """Frames written before the event loop gets its turn: 20,000 at once would hold it for 77 ms."""
 LINES_BYTES_MAX: Final = 32 * 1024
@@ -37,6 +38,13 @@ class Transport(Protocol):
 
     def stuck_ns(self, now: int) -> int:
         """For how long the peer has taken nothing of what waits for it; 0 where nothing waits."""
+
+    @property
+    def last_life_ns(self) -> int:
+        """When the peer last gave a sign of life, monotonic nanoseconds."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life, of the kind that the peer's protocol answers by itself."""
 
     def write_text(self, body: bytes) -> None:
         """Write one text frame; a transport that is closed swallows it."""
@@ -96,6 +104,7 @@ class Connection:
         self.follows: dict[str, Followed] = {}
         self.has_acked = False
         self.first_event_ns = 0
+        self._said_unacknowledging = False
         self.closed = False
         self._transport = transport
         self._lines = lines
@@ -112,7 +121,7 @@ class Connection:
         self.unfollow(run_id)
         socket = 0
         if run is not None:
-            socket = run.attached(acking=self.has_acked, reader=self.reader, after_seq=next_seq - 1)
+            socket = run.attached(acking=self.has_acked, reader=self.reader, after_seq=next_seq - 1, peer=self)
         followed = self.follows[run_id] = Followed(run, socket, next_seq, live=live)
         return followed
 
@@ -278,6 +287,33 @@ class Connection:
             self._metrics.client_too_slow()
             self.close(CloseCode.TOO_SLOW)
             self._loop.call_later(CUT_SECONDS, self._transport.abort)
+
+    @property
+    def last_life_ns(self) -> int:
+        """When the peer last gave a sign of life, monotonic nanoseconds."""
+        return self._transport.last_life_ns
+
+    def probe(self) -> None:
+        """Ask the peer for a sign of life."""
+        if not self.closed:
+            self._transport.ping()
+
+    def resync(self) -> None:
+        """Have the client come back and resume: it lacks something, or has not acked it."""
+        _log.info("socket_resynced", connection_id=self.id, user_id=self.user_id)
+        self.close(CloseCode.RESYNC)
+
+    def cut_silent(self) -> None:
+        """Let go of a peer that showed no life when it was asked to."""
+        _log.info("socket_silent", connection_id=self.id, user_id=self.user_id)
+        self.close(CloseCode.SILENT)
+        self._transport.abort()
+
+    def note_unacknowledging(self) -> None:
+        """Say once that the client was due an ack and has never sent one; a gauge counts it as long as it stays."""
+        if not self._said_unacknowledging:
+            self._said_unacknowledging = True
+            _log.warning("client_unacknowledging", connection_id=self.id, user_id=self.user_id)
 
     def close(self, code: CloseCode) -> None:
         """Write what waits if the peer takes it, then close with this code."""

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from tracewire_telemetry.vocabulary import Outcome
+from tracewire_telemetry.incidents import Incident
+from tracewire_telemetry.vocabulary import IncidentState, Link, Outcome
 
 
 class RunRecord(Struct, frozen=True):
@@ -93,6 +94,22 @@ class Removed(Struct, frozen=True):
 
     runs: int
     events: int
+
+
+class IncidentQuery(Struct, frozen=True):
+    """Which incidents to read, `limit` at most; what is `None` does not matter.
+
+    `before_id` is the incident after which a page goes on; `since_unix_ns` leaves out those that were opened earlier.
+    """
+
+    limit: int
+    before_id: str | None = None
+    user_id: str | None = None
+    run_id: str | None = None
+    link: Link | None = None
+    event_type: str | None = None
+    state: IncidentState | None = None
+    since_unix_ns: int | None = None
 
 
 class EventLog(Protocol):
@@ -202,6 +219,14 @@ class EventLog(Protocol):
 
     async def bytes_used(self) -> int:
         """What the log would take on disk without the room that was freed and is used again."""
+
+    # Incidents.
+
+    async def store_incidents(self, incidents: Sequence[Incident]) -> None:
+        """Keep these as they are now, by their id; all of them or, where it raises, none."""
+
+    async def incidents(self, query: IncidentQuery) -> Sequence[Incident]:
+        """The incidents that the query asks for, newest first."""
 
     async def health(self) -> str | None:
         """`None` while the log takes writes; otherwise one sentence saying why it does not."""

@@ -15,8 +15,9 @@ from typing import Final, cast
 import msgspec
 
 from tracewire.errors import EventLogError, EventsExpiredError, LogUnavailableError
-from tracewire.eventlog import Accepted, Digest, Removed, RunRecord, RunSummary, StoredEvent, Turn
+from tracewire.eventlog import Accepted, Digest, IncidentQuery, Removed, RunRecord, RunSummary, StoredEvent, Turn
 from tracewire.eventlog import sqlite_reader as reader
+from tracewire.eventlog.sqlite_incidents import incident_of, incidents_query
 from tracewire.eventlog.sqlite_schema import DATABASE_NAME, open_database
 from tracewire.eventlog.sqlite_writer import Settled, SqliteWriter
 from tracewire.eventlog.sqlite_writes import (
@@ -28,10 +29,12 @@ from tracewire.eventlog.sqlite_writes import (
     Probe,
     Remove,
     Result,
+    StoreIncidents,
     StoreStamps,
     Trim,
     Write,
 )
+from tracewire_telemetry.incidents import Incident
 from tracewire_telemetry.vocabulary import Outcome
 
 _NOT_OPEN: Final = "the event log is not open"
@@ -222,6 +225,16 @@ class SqliteEventLog:
     async def bytes_used(self) -> int:
         self._require_open()
         return await self._reader.first(reader.bytes_of, reader.BYTES_USED) or 0
+
+    async def store_incidents(self, incidents: Sequence[Incident]) -> None:
+        future = self._future()
+        self._hand_over(StoreIncidents(future, incidents))
+        await future
+
+    async def incidents(self, query: IncidentQuery) -> Sequence[Incident]:
+        self._require_open()
+        sql, values = incidents_query(query)
+        return await self._reader.read(incident_of, sql, *values)
 
     async def health(self) -> str | None:
         if self._refusal is not None:

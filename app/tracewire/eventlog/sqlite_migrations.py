@@ -66,7 +66,30 @@ CREATE TABLE digests (
 );
 """
 
-STEPS: Final = (_TABLES, _RETENTION)
+# The ids are UUIDv7: their order is that of the openings.
+_INCIDENTS: Final = """
+CREATE TABLE incidents (
+  incident_id TEXT PRIMARY KEY,
+  run_id TEXT NOT NULL,
+  user_id TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  trace_id TEXT NOT NULL,
+  link TEXT NOT NULL,
+  event_type TEXT NOT NULL,
+  first_seq INTEGER,
+  last_seq INTEGER,
+  count INTEGER NOT NULL,
+  since_unix_ns INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  ended_unix_ns INTEGER,
+  late_seconds REAL
+);
+CREATE INDEX incidents_of_user ON incidents (user_id, incident_id);
+CREATE INDEX incidents_of_run ON incidents (run_id, incident_id);
+CREATE INDEX incidents_by_state ON incidents (state, incident_id);
+"""
+
+STEPS: Final = (_TABLES, _RETENTION, _INCIDENTS)
 """`STEPS[n]` takes version n to n + 1: statements, each ending with `;` at the end of its line."""
 
 SCHEMA_VERSION: Final = len(STEPS)

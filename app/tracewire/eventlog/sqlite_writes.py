@@ -15,9 +15,11 @@ from msgspec import Struct
 
 from tracewire.errors import EventLogError, RequestIdReusedError, SequenceError, UnknownRunError
 from tracewire.eventlog import Accepted, Removed, RunRecord
+from tracewire.eventlog.sqlite_incidents import STORE_INCIDENT, values_of
 from tracewire.eventlog.sqlite_migrations import SCHEMA_VERSION
 from tracewire.eventlog.sqlite_reader import RECORD_OF_REQUEST, record_of
 from tracewire.eventlog.sqlite_schema import describe
+from tracewire_telemetry.incidents import Incident
 from tracewire_telemetry.vocabulary import Outcome
 
 
@@ -73,6 +75,11 @@ class Remove(Struct, eq=False):
     bytes_max: int
 
 
+class StoreIncidents(Struct, eq=False):
+    future: Future[Accepted | Removed | None]
+    incidents: Sequence[Incident]
+
+
 class Probe(Struct, eq=False):
     """A write that changes nothing, to find out whether the disk takes one."""
 
@@ -86,7 +93,7 @@ class Ack(Struct, eq=False):
     seq: int
 
 
-Write = Append | Accept | StoreStamps | Trim | Remove | Probe | Ack
+Write = Append | Accept | StoreStamps | StoreIncidents | Trim | Remove | Probe | Ack
 Batch = list[Write]
 Result = Accepted | Removed | EventLogError | None
 """What became of a write: done, done with an answer, or why not."""
@@ -218,7 +225,9 @@ def _refusal(write: Append, tail: _Tail | None) -> SequenceError:
     return SequenceError(f"seq {write.seq} is not the next of run {write.run_id}, which is {tail.last_seq + 1}")
 
 
-def _apply_other(connection: sqlite3.Connection, write: Accept | StoreStamps | Trim | Remove | Probe | Ack) -> Result:
+def _apply_other(
+    connection: sqlite3.Connection, write: Accept | StoreStamps | StoreIncidents | Trim | Remove | Probe | Ack
+) -> Result:
     match write:
         case Accept():
             return _accept(connection, write)
@@ -231,6 +240,8 @@ def _apply_other(connection: sqlite3.Connection, write: Accept | StoreStamps | T
             return _trim(connection, write)
         case Remove():
             return _remove(connection, write)
+        case StoreIncidents():
+            connection.executemany(STORE_INCIDENT, [values_of(incident) for incident in write.incidents])
         case Probe():
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return None
@@ -278,6 +289,7 @@ def _remove(connection: sqlite3.Connection, write: Remove) -> Removed:
             break
         for table in ("stamps", "digests", "runs"):
             connection.execute(f"DELETE FROM {table} WHERE run_no = ?", (run_no,))  # noqa: S608 # one of ours
+        connection.execute("DELETE FROM incidents WHERE run_id = ?", (run_id,))
         runs, size = runs + 1, size + kept_beside
     return Removed(runs, events)
 

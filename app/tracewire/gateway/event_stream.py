@@ -98,6 +98,10 @@ class StreamTransport:
         self._unsent_bytes += len(body)
         self._wake.set()
 
+    def ping(self) -> None:
+        """Send a comment; nobody answers it, but a connection that is gone is found out."""
+        self.write_text(b": ping\n\n")
+
     def close(self, code: CloseCode) -> None:
         """End the stream, saying why in a comment; a peer that does not take the end in time is let go of."""
         self.write_text(f": closed {code.reason}\n\n".encode())

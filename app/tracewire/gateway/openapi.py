@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
+from tracewire.gateway.incidents import IncidentPage, IncidentView
 from tracewire.gateway.operations import JSON, OPERATIONS, REFERENCE, Operation
 from tracewire.gateway.problems import PROBLEM_TYPE, STATUS, Problem
 from tracewire.gateway.runs import AgentView, EventPage, RunPage, RunRequest, RunStarted, RunView
@@ -22,7 +23,10 @@ TAGS: Final = {
     "health": "For whoever keeps the server running.",
     "schema": "What this page is made of.",
 }
-_MODELS: Final = (AgentView, EventPage, LedgerReport, Problem, RunPage, RunRequest, RunStarted, RunView, TicketView)
+_MODELS: Final = (
+    AgentView, EventPage, IncidentPage, IncidentView, LedgerReport, Problem, RunPage, RunRequest, RunStarted, RunView,
+    TicketView,
+)  # fmt: skip
 _RETRY: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 

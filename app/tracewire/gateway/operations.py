@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from tracewire.gateway.event_stream import MEDIA_TYPE
+from tracewire.gateway.incidents import PAGE_INCIDENTS, PAGE_INCIDENTS_MAX, IncidentPage
 from tracewire.gateway.reading import SEQ_MAX
 from tracewire.gateway.runs import (
     PAGE_EVENTS_MAX,
@@ -25,7 +26,7 @@ from tracewire.gateway.schema import Schema
 from tracewire.gateway.tickets import TicketView
 from tracewire.runs.service import ID_CHARACTERS_MAX
 from tracewire_telemetry.stamps import LedgerReport
-from tracewire_telemetry.vocabulary import RejectCode, ResumeOutcome
+from tracewire_telemetry.vocabulary import LINKS, MISSING_TYPES, IncidentState, RejectCode, ResumeOutcome
 
 JSON: Final = "application/json"
 REFERENCE: Final = "#/components/schemas/{name}"
@@ -53,6 +54,10 @@ def _model(cls: type) -> Schema:
 
 def _answer(description: str, schema: Schema, **more: Any) -> Schema:
     return {"description": description, "content": {JSON: {"schema": schema}}, **more}
+
+
+def _filter(name: str, description: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _integer(name: str, description: str, default: int, low: int, high: int) -> Schema:
@@ -167,6 +172,21 @@ OPERATIONS: Final = (
         "get", "/runs/{run_id}/ledger", "readLedger", "runs", "What each event of a run has crossed, and when",
         {200: _answer("The ledger, live or as it was settled.", _model(LedgerReport))},
         (_NOT_FOUND, _LOG, ResumeOutcome.EXPIRED), (_RUN_ID,),
+    ),
+    Operation(
+        "get", "/incidents", "listIncidents", "runs", "Your incidents, newest first: what is or was missing, and where",
+        {200: _answer("A page of incidents.", _model(IncidentPage))},
+        (RejectCode.MALFORMED, _LOG),
+        (
+            _filter("run", "Those of this run.", {"type": "string"}),
+            _filter("link", "Those at this link.", {"type": "string", "enum": [link.value for link in LINKS]}),
+            _filter("type", "Those whose first event has it.", {"type": "string", "enum": list(MISSING_TYPES)}),
+            _filter("state", "Open ones, or those that ended so.",
+                    {"type": "string", "enum": [state.value for state in IncidentState]}),
+            _filter("since", "Those that were opened then or later.", {"type": "string", "format": "date-time"}),
+            _integer("limit", "Incidents a page.", PAGE_INCIDENTS, 1, PAGE_INCIDENTS_MAX),
+            _filter("before", "`next` of the page before.", {"type": "string"}),
+        ),
     ),
     Operation(
         "post", "/recordings", "keepRecording", "recordings", "Hand in a recording for the analyst",

@@ -1,11 +1,13 @@
 """The ops port: metrics, health, ledgers of all users, revocations. It names users, so it is for operators alone."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Controller, Litestar, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import Struct
 
@@ -118,10 +120,18 @@ def require_operator(request: Request[Any, Any, Any], state: State) -> None:
         raise AuthenticationError("the ops port needs its bearer token (TRACEWIRE_OPS_TOKEN)")
 
 
-def ops_app(http_runs: HttpRuns, metrics_: Metrics, readiness: Readiness, revoker: Revoker, *, token: str) -> Litestar:
-    """The application of the ops port."""
+def ops_app(
+    http_runs: HttpRuns,
+    metrics_: Metrics,
+    readiness: Readiness,
+    revoker: Revoker,
+    *,
+    token: str,
+    further: Sequence[HTTPRouteHandler] = (),
+) -> Litestar:
+    """The application of the ops port; `further` are routes of other modules that build on this one."""
     return Litestar(
-        [live, ready, metrics, ledger, RevocationsController],
+        [live, ready, metrics, ledger, RevocationsController, *further],
         state=State(
             {
                 "http_runs": http_runs,

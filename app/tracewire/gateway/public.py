@@ -7,6 +7,7 @@ from litestar import Litestar, WebSocket, websocket
 from litestar.datastructures import State
 
 from tracewire.gateway.console import console_routes
+from tracewire.gateway.incidents import own_incidents
 from tracewire.gateway.ops import live, ready
 from tracewire.gateway.problems import EXCEPTION_HANDLERS
 from tracewire.gateway.recordings import upload
@@ -33,6 +34,7 @@ def public_app(
             ws,
             RunsController,
             agents,
+            own_incidents,
             upload,
             issue_ticket,
             live,

@@ -123,7 +123,9 @@ class SocketRuns:
             self._log.ack(frame.run_id, frame.seq)
             self._replays.acked(frame.run_id, frame.seq)
         if run is not None:
-            run.acknowledged(followed.socket if followed is not None else 0, frame.seq)
+            run.acknowledged(followed.socket if followed is not None else 0, frame.seq, frame.count)
+        else:
+            self._runs.acknowledged_elsewhere(frame.run_id, frame.seq)
 
     async def resume(self, run_id: str, last_seq: int) -> None:
         """Follow a run from the event after `last_seq` on; what the client is told is said here."""
@@ -153,6 +155,8 @@ class SocketRuns:
             open_run = self._runs.open_run(connection.user_id, run_id)
             if open_run is not None:
                 open_run.acknowledged(socket, last_seq)
+            else:
+                self._runs.acknowledged_elsewhere(run_id, last_seq)
 
     def _tell_expired(self, run: RunSummary) -> None:
         """Say where the log now begins. The run is followed no more: what came of it would be a part."""

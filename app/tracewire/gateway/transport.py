@@ -271,6 +271,17 @@ class SocketTransport:
         self._progress.written += len(data)
         protocol.transport.write(data)
 
+    def ping(self) -> None:
+        """Send a ping of the protocol, which every client answers by itself; a closing connection swallows it."""
+        protocol = self._protocol
+        if protocol.close_sent or protocol.disconnected:
+            return
+        try:
+            protocol.conn.send_ping(b"")
+        except InvalidState:
+            return
+        protocol.transport.write(b"".join(protocol.conn.data_to_send()))
+
     def close(self, code: CloseCode) -> None:
         """Send the close, and abort the connection if it is not answered in `CLOSE_TIMEOUT_SECONDS`."""
         protocol = self._protocol

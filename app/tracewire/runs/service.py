@@ -26,6 +26,7 @@ from tracewire.runs.recovery import close_broken_run
 from tracewire.settings import Settings
 from tracewire_telemetry.chain import TraceContext, is_sampled, new_trace_ids, parse_traceparent
 from tracewire_telemetry.ledger import RunIdentity, RunLedger
+from tracewire_telemetry.limits import EngineDeadlines
 from tracewire_telemetry.vocabulary import Outcome, RejectCode, RunErrorCode
 from tracewire_telemetry.watch import OpenRun, Watch
 
@@ -234,7 +235,9 @@ class RunService:
             required=spec.requires,
         )
         links = [link for link in (handshake, parse_traceparent(request.traceparent)) if link is not None]
-        return self._watch.open(identity, links, now=now, unix_ns=record.started_unix_ns)
+        deadlines = spec.deadlines.filled(self._settings)
+        engine = EngineDeadlines(deadlines.start_seconds, deadlines.idle_seconds, deadlines.tool_seconds)
+        return self._watch.open(identity, links, now=now, unix_ns=record.started_unix_ns, engine=engine)
 
     async def _history(self, user_id: str, thread_id: str | None) -> Sequence[Turn]:
         limit = self._settings.history_turns_max
@@ -282,6 +285,10 @@ class RunService:
             raise RejectedError(RejectCode.RUN_ENDED, f"run {run_id} has ended; it awaits no input")
         engine.provide_input(input_id, value)
 
+    def acknowledged_elsewhere(self, run_id: str, seq: int) -> None:
+        """A user has acked events of a run that is not open here: incidents of an earlier process heal by it."""
+        self._watch.acknowledged_elsewhere(run_id, seq)
+
     def open_run(self, user_id: str, run_id: str) -> OpenRun | None:
         """The watched side of the user's run while it is not settled."""
         run = self._watch.runs.get(run_id)
@@ -289,7 +296,7 @@ class RunService:
 
     def ledger_of(self, run_id: str) -> RunLedger | None:
         """The run's ledger until its stamps are in the log."""
-        run = self._watch.runs.get(run_id) or self._watch.settling.get(run_id)
+        run = self._watch.runs.get(run_id) or self._watch.settling.runs.get(run_id)
         return run.ledger if run is not None else None
 
 

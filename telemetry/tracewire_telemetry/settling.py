@@ -1,0 +1,95 @@
+"""What becomes of a run that is settled: once, its metrics, its spans and its stamps; then it is forgotten.
+
+Enters: settled runs, from the watch. Leaves: verdicts and exemplars, a whole trace to the exporter's queue, the stamps
+to the event log.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from tracewire_telemetry.export import TraceQueue
+from tracewire_telemetry.ledger import RunLedger
+from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.spans import RunSpans
+from tracewire_telemetry.stamps import encode_stamps, stamps_of
+
+_log = structlog.get_logger("tracewire.watch")
+
+StampStore = Callable[[str, bytes], Awaitable[None]]
+"""Keeps a settled run's stamps: run id, and what `encode_stamps` made of them."""
+
+
+class SettledRun(Protocol):
+    """A run as it is settled."""
+
+    ledger: RunLedger
+    spans: RunSpans
+
+
+class Settling:
+    """Settles runs one after the other, in a task of its own, with turns of the event loop between them."""
+
+    def __init__(self, metrics: Metrics, queue: TraceQueue | None) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.runs: dict[str, SettledRun] = {}
+        """Settled runs whose stamps are not stored yet."""
+        self._metrics = metrics
+        self._queue = queue
+        self._waiting: deque[SettledRun] = deque()
+        self._wake = asyncio.Event()
+
+    def add(self, run: SettledRun) -> None:
+        """Settle this run soon; `idle` is set when all are done."""
+        self.runs[run.ledger.identity.run_id] = run
+        self._waiting.append(run)
+        self.idle.clear()
+        self._wake.set()
+
+    async def settle_forever(self, store: StampStore) -> None:
+        """Settle what was added, and what will be."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                run = self._waiting.popleft()
+                try:
+                    await self._settle(run, store)
+                except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
+                    _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
+                finally:
+                    self.runs.pop(run.ledger.identity.run_id, None)
+                await asyncio.sleep(0)
+            self.idle.set()
+
+    async def _settle(self, run: SettledRun, store: StampStore) -> None:
+        ledger = run.ledger
+        identity = ledger.identity
+        self._metrics.flush(ledger)
+        self._metrics.settled(ledger)
+        for _ in run.spans.build():
+            await asyncio.sleep(0)
+        spans = run.spans.finish()
+        # Stamps first: after a crash, a run that has them is taken to have left, and does not leave again.
+        try:
+            await store(identity.run_id, encode_stamps(stamps_of(ledger)))
+        except Exception as error:  # noqa: BLE001 # the log may be gone: the run is settled all the same, and this is said
+            _log.error("stamps_not_stored", run_id=identity.run_id, error=str(error))
+        if spans and self._queue is not None:
+            self._queue.offer(spans)
+            self._metrics.trace_kept(ledger)
+        _log.info(
+            "run_settled",
+            user_id=identity.user_id,
+            run_id=identity.run_id,
+            trace_id=f"{identity.trace_id:032x}",
+            agent=identity.agent,
+            outcome=ledger.outcome,
+            events=ledger.last_seq,
+            pending=ledger.pending,
+            missing=len(ledger.missing),
+        )
