@@ -16,7 +16,7 @@ help:
 	@echo "make demo    two users ask the analyst on a server of its own; prints their timelines and stops"
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
-	@echo "make soak    what takes minutes: a page in a hidden tab"
+	@echo "make soak    what takes minutes: ten million events through the ledger, a page in a hidden tab"
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
 	@echo "make bench-delivery  a stalled reader, a long resume, a thousand clients back at once"
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
@@ -58,6 +58,7 @@ check: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/architecture
 
 soak: $(STAMP)
+	$(BIN)/python -m tests.soak.ledger 10000000
 	$(BIN)/python -m tests.soak.hidden_tab
 
 bench: $(STAMP)

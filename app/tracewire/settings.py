@@ -8,7 +8,7 @@ import ipaddress
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -193,7 +193,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         float, _setting("time that such a series is shown at least; 2.5 scrape intervals", unit="seconds", ge=0)
     ] = 37.5
     metrics_user_id: Annotated[
-        Literal["plain", "hash"], _setting("how metrics name users: by their id, or by a hash of it")
+        str, _setting("how metrics name users: plain, by their id, or hash, by a hash of it")
     ] = "plain"
     trace_share: Annotated[float, _setting("share of good runs whose traces are exported, 0 to 1", ge=0, le=1)] = 1.0
     trace_queue_bytes_max: Annotated[int, _setting("spans waiting for the exporter", unit="bytes", ge=1024 * 1024)] = (
@@ -304,6 +304,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
         yield f"TRACEWIRE_LOG_LEVEL={settings.log_level!r}: must be debug, info, warning or error"
+    if settings.metrics_user_id not in ("plain", "hash"):
+        yield f"TRACEWIRE_METRICS_USER_ID={settings.metrics_user_id!r}: must be plain or hash"
     if settings.port and settings.port == settings.ops_port and settings.host == settings.ops_host:
         yield f"TRACEWIRE_OPS_PORT={settings.ops_port}: is TRACEWIRE_PORT too; they must differ"
     if 0 < settings.retention_bytes < RETENTION_BYTES_MIN:

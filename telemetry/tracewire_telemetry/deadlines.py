@@ -11,8 +11,9 @@ Each link has a deadline, from the later of the previous stamp and the moment at
   own stamp, when that one is acked. Behind an event that is missing *at the client* nothing blocks: the client has
   them all and acks none, so each joins that incident at its own deadline.
 - *Liveness before blame*: where no acking socket has shown life since the event was written, they are pinged first.
-- *The engine*: no `agent_started` in time, or silence, while no event is on its way to the log. A tool that executes
-  is activity until its own deadline; waiting for input is no silence.
+  Life within the first half of the deadline does not count: the client may have died before it could ack.
+- *The engine*: no `agent_started` in time, or silence, while no event is on its way to the log, or stuck on it. A
+  tool that executes is activity until its own deadline; waiting for input is no silence.
 """
 
 from array import array
@@ -97,19 +98,16 @@ def look(ledger: RunLedger, now: int, life: Life, stalled: Stalled) -> Look:
 def awaited(ledger: RunLedger) -> Iterator[Due]:
     """For each link the event that becomes overdue first, and when."""
     limits, gone = ledger.limits, ledger.gone
-    in_flight = False
     for ordinal, (_, emitted_ns) in ledger.waiting.items():
         if -ordinal not in gone:
-            in_flight = True
             yield Due(emitted_ns + limits.bridge, emitted_ns, Link.BRIDGE, -ordinal)
             break
     committed, last = ledger.committed_count, len(ledger.types)
     if committed < last:
         index = _first_owed(ledger, 0, committed, ledger.emitter, last)
         if index < last:
-            in_flight = True
             yield Due(ledger.bridge[index] + limits.emitter, ledger.bridge[index], Link.EMITTER, index + 1)
-    if not (in_flight or ledger.ended_ns or ledger.silent):
+    if not (ledger.waiting or committed < last or ledger.ended_ns or ledger.silent):
         yield from _silence(ledger)
     if not ledger.followers or ledger.acked >= committed:
         return
@@ -151,8 +149,7 @@ def _first_unacked(ledger: RunLedger, end: int) -> int:
 def _silence(ledger: RunLedger) -> Iterator[Due]:
     limits, types = ledger.limits, ledger.types
     if not types:
-        if not ledger.gone:  # what was emitted and is missing further on has its incident there
-            yield Due(ledger.opened_ns + limits.start, ledger.opened_ns, Link.ENGINE, 0)
+        yield Due(ledger.opened_ns + limits.start, ledger.opened_ns, Link.ENGINE, 0)
         return
     if ledger.awaiting_input:
         return
@@ -182,7 +179,8 @@ def _client_overdue(ledger: RunLedger, due: Due, now: int, life: Life, stalled: 
         ledger.gone[due.key] = None
         found.excused |= ledger.followers - ledger.readers
         return now
-    alive = {socket for socket in witnesses if life(socket) > due.since_ns}
+    # Half the deadline: an ack that was under way at the write shows life a moment later, and nothing of what followed.
+    alive = {socket for socket in witnesses if life(socket) > due.since_ns + ledger.limits.client // 2}
     if alive:
         _declare(ledger, due, found)
         found.blamed |= alive

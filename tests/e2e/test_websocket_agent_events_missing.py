@@ -166,7 +166,8 @@ async def test_s07_a_run_with_an_event_withheld_from_the_client_scores_what_it_s
     has nothing to ack, because the first event is missing, cannot be told from one that never acks: nothing is claimed.
     """
     before = list(itertools.takewhile(lambda event_type: event_type != withheld, FIVE))
-    async with server_under_test(tmp_path / "data", agents=known_agents(), client_deadline_seconds=0.5) as chain:
+    deadlines = {"client_deadline_seconds": 0.5, "heal_deadline_seconds": 0}
+    async with server_under_test(tmp_path / "data", agents=known_agents(), **deadlines) as chain:
         withheld_write(withheld)(monkeypatch, chain.server)
         async with signed_in(chain, USERS[0]) as wire:
             run_id = await wire.start_run("ask", agent=AGENT)

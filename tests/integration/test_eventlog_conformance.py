@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from tracewire.errors import (
     SequenceError,
     UnknownRunError,
 )
-from tracewire.eventlog import EventLog, RunRecord
+from tracewire.eventlog import EventLog, IncidentQuery, RunRecord
 from tracewire.eventlog.sqlite import SqliteEventLog
 from tracewire.events import AgentCompleted, Envelope, Receipt, encode_envelope
-from tracewire_telemetry.vocabulary import EventType, Outcome
+from tracewire_telemetry.incidents import Incident
+from tracewire_telemetry.vocabulary import EventType, IncidentState, Link, Outcome
 
 
 class SqliteImplementation:
@@ -643,3 +645,97 @@ async def test_the_log_tells_its_backlog_and_its_size(log: EventLog) -> None:
     await append
     assert log.oldest_uncommitted_seconds == 0
     assert log.bytes_on_disk >= size + 100_000
+
+
+# --- incidents ------------------------------------------------------------------------------------------------------
+
+
+def incident(number: int, **fields: Any) -> Incident:
+    """An incident whose id is as new as its number."""
+    values: dict[str, Any] = {
+        "incident_id": f"incident-{number:06}",
+        "run_id": f"run-{number}",
+        "user_id": "ada",
+        "agent": "five",
+        "trace_id": "0" * 32,
+        "link": Link.SOCKET,
+        "event_type": "agent_thinking",
+        "first_seq": 2,
+        "last_seq": 2,
+        "count": 1,
+        "since_unix_ns": number,
+    }
+    return Incident(**(values | fields))
+
+
+async def test_an_incident_is_kept_as_it_was_stored_last(log: EventLog) -> None:
+    """What joins it and how it ends replace what was there; what opened it stays."""
+    healed = IncidentState.HEALED
+    silence = incident(2, link=Link.ENGINE, event_type="next", first_seq=None, last_seq=None)
+    await log.store_incidents([incident(1), silence])
+    changed = incident(1, last_seq=9, count=8, state=healed, ended_unix_ns=50, late_seconds=1.5)
+    await log.store_incidents([changed])
+    found = await log.incidents(IncidentQuery(10))
+    assert [silence, changed] == list(found)
+
+
+@pytest.mark.parametrize(
+    ("filters", "numbers"),
+    [
+        ({}, [6, 5, 4, 3, 2, 1]),
+        ({"limit": 2}, [6, 5]),
+        ({"limit": 0}, []),
+        ({"before_id": "incident-000003"}, [2, 1]),
+        ({"user_id": "bob"}, [2]),
+        ({"run_id": "run-4"}, [4]),
+        ({"link": Link.CLIENT}, [3]),
+        ({"event_type": "next"}, [4]),
+        ({"state": IncidentState.LOST}, [5]),
+        ({"since_unix_ns": 5}, [6, 5]),
+        ({"user_id": "ada", "state": IncidentState.OPEN, "limit": 2}, [6, 4]),
+        ({"user_id": "eve' OR 1"}, []),
+    ],
+)
+async def test_incidents_are_found_by_every_filter_newest_first(
+    log: EventLog, filters: dict[str, Any], numbers: list[int]
+) -> None:
+    """All of those that are given must hold."""
+    await log.store_incidents(
+        [
+            incident(1),
+            incident(2, user_id="bob"),
+            incident(3, link=Link.CLIENT),
+            incident(4, event_type="next"),
+            incident(5, state=IncidentState.LOST, ended_unix_ns=9),
+            incident(6),
+        ]
+    )
+    found = await log.incidents(IncidentQuery(**({"limit": 100} | filters)))
+    assert [f"incident-{number:06}" for number in numbers] == [one.incident_id for one in found]
+
+
+async def test_a_page_of_a_hundred_thousand_incidents_is_there_in_a_second(log: EventLog) -> None:
+    """Also where a filter holds for few of them, and where it holds for none."""
+    for start in range(0, 100_000, 10_000):
+        await log.store_incidents([incident(n, user_id=f"user-{n % 1000}") for n in range(start, start + 10_000)])
+    queries = (
+        IncidentQuery(100),
+        IncidentQuery(100, user_id="user-7"),
+        IncidentQuery(100, event_type="next"),
+        IncidentQuery(100, link=Link.CLIENT, state=IncidentState.OPEN),
+        IncidentQuery(100, since_unix_ns=200_000),
+    )
+    seconds = []
+    for query in queries:
+        began = time.perf_counter()
+        await log.incidents(query)
+        seconds.append(time.perf_counter() - began)
+    assert max(seconds) < 1
+
+
+async def test_open_incidents_outlive_the_process(implementation: SqliteImplementation, tmp_path: Path) -> None:
+    """With their first `since`."""
+    async with opened(implementation.create(tmp_path)) as log:
+        await log.store_incidents([incident(1)])
+    async with opened(implementation.create(tmp_path)) as log:
+        assert [incident(1)] == list(await log.incidents(IncidentQuery(9, state=IncidentState.OPEN)))

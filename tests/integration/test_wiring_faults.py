@@ -141,6 +141,7 @@ def server_of(data_dir: Path, fault: Fault | None) -> AbstractAsyncContextManage
     deadlines: dict[str, float] = {}
     if fault is not None:
         deadlines |= {"client_deadline_seconds": 0.5, "bridge_deadline_seconds": 30, "emitter_deadline_seconds": 30}
+        deadlines |= {"heal_deadline_seconds": 0}
     if fault is not None and fault.check == "L6":
         deadlines |= {"outbox_age_seconds": 1, "socket_deadline_seconds": 1.2}
     return server_under_test(data_dir, agents=known_agents(), **deadlines)

@@ -37,6 +37,7 @@ QUICK: Final = {
     "TRACEWIRE_EMITTER_DEADLINE_SECONDS": "30",
     "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "1.2",
     "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "1",
+    "TRACEWIRE_HEAL_DEADLINE_SECONDS": "0",
 }
 """For a server that delivers nothing: an event counts as missing a second after it was due at a socket or a client."""
 _NAMED: Final = re.compile(r"\b(L[1-6]): ")
