@@ -135,7 +135,7 @@ def test_500_users_behind_one_link_are_one_notification(losing: LosingServer, tm
 
 
 @pytest.mark.timeout(300)
-def test_a_failed_scrape_or_prometheus_in_the_middle_is_still_one_firing_and_one_resolved(
+def test_prometheus_restarted_in_the_middle_is_still_one_firing_and_one_resolved(
     losing: LosingServer, tmp_path: Path
 ) -> None:
     """Prometheus stops and comes back while a user misses an event; the alert is neither repeated nor ended early."""
