@@ -28,6 +28,8 @@ BATCH_BYTES: Final = 256 * 1024
 """What one commit removes, at most: it is in the way of the events that are committed with it and right after it."""
 PAUSE_SHARE: Final = 3.0
 """Pause after a batch, in times of what the batch took: retention has a quarter of the log at most."""
+PAUSE_SHARE_URGENT: Final = 0.5
+"""The same while the log is a tenth over its bound: whoever fills it faster than it is emptied fills the disk."""
 PAUSE_SECONDS_MIN: Final = 0.002
 LOOKED_AT_MAX: Final = 256
 NANOSECONDS_PER_HOUR: Final = 3_600_000_000_000
@@ -154,7 +156,7 @@ class Retention:
                 self._over_bound = True
                 return
             # One at a time, so that nobody loses more than the bound asks for.
-            removed = await self._batch(ended[:1])
+            removed = await self._batch(ended[:1], urgent=used > 1.1 * bound)
             swept.runs_by_size += removed.runs
             swept.events += removed.events
             if not removed.events:
@@ -169,8 +171,9 @@ class Retention:
         ended = await self._log.ended_runs(before_unix_ns=before_unix_ns, limit=LOOKED_AT_MAX)
         return [run_id for run_id in ended if not self._watched(run_id)][:BATCH_RUNS]
 
-    async def _batch(self, run_ids: Sequence[str]) -> Removed:
-        return await _paced(self._log.remove(run_ids, events_max=BATCH_EVENTS, bytes_max=BATCH_BYTES))
+    async def _batch(self, run_ids: Sequence[str], *, urgent: bool = False) -> Removed:
+        share = PAUSE_SHARE_URGENT if urgent else PAUSE_SHARE
+        return await _paced(self._log.remove(run_ids, events_max=BATCH_EVENTS, bytes_max=BATCH_BYTES), share)
 
     async def _shorten(self, run: RunSummary, swept: Swept) -> None:
         """Drop the oldest events of one run; what they were is kept in its digest."""
@@ -189,11 +192,11 @@ class Retention:
                 swept.events += len(batch)
 
 
-async def _paced(write: Awaitable[T]) -> T:
+async def _paced(write: Awaitable[T], share: float = PAUSE_SHARE) -> T:
     """Wait for a write, then leave the log to others for a while."""
     began = time.monotonic()
     result = await write
-    await asyncio.sleep(max(PAUSE_SECONDS_MIN, PAUSE_SHARE * (time.monotonic() - began)))
+    await asyncio.sleep(max(PAUSE_SECONDS_MIN, share * (time.monotonic() - began)))
     return result
 
 
