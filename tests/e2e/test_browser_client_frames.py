@@ -146,6 +146,20 @@ def test_a_gap_is_acked_up_to_and_resumed_once(sockets: Sockets) -> None:
     assert len(sockets.of_type(0, "resume")) == 1
 
 
+@pytest.mark.parametrize("reason", ["expired", "unknown_run"])
+def test_a_run_that_cannot_be_resumed_fails_with_the_reason(sockets: Sockets, reason: str) -> None:
+    """Whoever iterates over its events, or waits for its end, is told, and waits no longer."""
+    start(sockets)
+    sockets.send(0, event(1))
+    told = {"type": "resumed", "run_id": "r", "recovered": False, "state": "completed", "from_seq": 9, "last_seq": 20}
+    sockets.send(0, event(3), told | {"reason": reason})
+    read_all = (
+        "async () => { try { for await (const _ of run); } catch (error) { return error.code; } return 'ended'; }"
+    )
+    assert reason == sockets.page.evaluate(read_all)
+    assert [1] == sockets.page.evaluate("run.events.map(event => event.seq)")
+
+
 def test_a_receipt_that_counts_otherwise_does_not_agree(sockets: Sockets) -> None:
     """A run whose events were renumbered on the way has no gap, and its receipt tells."""
     start(sockets)
