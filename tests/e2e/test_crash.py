@@ -64,8 +64,8 @@ def scene(tmp_path: Path) -> Iterator[CrashScene]:
         yield CrashScene(tmp_path, receiver)
 
 
-async def start_and_lose(process: ServerProcess, agent: str, *, acking: bool = False) -> tuple[str, list[Frame]]:
-    """Start a run on a server that is going to be killed; its request id, and its events that came."""
+async def start_and_lose(process: ServerProcess, agent: str, *, acking: bool = False) -> list[Frame]:
+    """Start a run on a server that is going to be killed; its events that came."""
     async with wire_to(process.ws_url, process.token("ada")) as wire:
         await wire.send("start_run", request_id="lost", input="go", agent=agent)
         try:
@@ -77,7 +77,7 @@ async def start_and_lose(process: ServerProcess, agent: str, *, acking: bool = F
             pass
         events = [frame for frame in wire.frames if "seq" in frame]
     assert -signal.SIGKILL == await asyncio.to_thread(process.process.wait, START_SECONDS)
-    return "lost", events
+    return events
 
 
 async def read_back(process: ServerProcess, wire: Wire, seen: list[Frame]) -> list[Frame]:
@@ -133,7 +133,7 @@ async def test_a_run_that_a_crash_leaves_open_is_closed_once_in_its_own_trace(
 ) -> None:
     """Killed before its terminal event was durable: the next start ends it, and exports what the log holds of it."""
     with scene.server(killed_at=moment) as process:
-        _, seen = await start_and_lose(process, agent)
+        seen = await start_and_lose(process, agent)
     assert len(seen) <= durable
     with scene.server() as process:
         async with wire_to(process.ws_url, process.token("ada")) as wire:
@@ -159,7 +159,7 @@ async def test_a_run_that_a_crash_leaves_open_is_closed_once_in_its_own_trace(
 async def test_a_run_that_had_ended_when_the_server_was_killed_keeps_its_end(scene: CrashScene) -> None:
     """Killed between the durable terminal event and anybody's hearing of it: completed, and its trace says so."""
     with scene.server(killed_at="after:agent_completed") as process:
-        _, seen = await start_and_lose(process, "five", acking=True)
+        seen = await start_and_lose(process, "five", acking=True)
     with scene.server() as process:
         async with wire_to(process.ws_url, process.token("ada")) as wire:
             events = await read_back(process, wire, seen)
