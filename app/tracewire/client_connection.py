@@ -101,14 +101,14 @@ class ServerConnection:
         Raises:
             ConnectionFailedError: there will be none: it is gone, and not made anew.
         """
-        if not self.is_ready.is_set() and self._task is not None:
+        while not self.is_ready.is_set():  # which may be over again when it is this one's turn
+            if self._task is None or self._task.done():
+                raise self._failure or self._closed_error()
             ready = asyncio.create_task(self.is_ready.wait())
             try:
                 await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 ready.cancel()
-        if not self.is_ready.is_set():
-            raise self._failure or self._closed_error()
 
     async def send(self, frame: dict[str, Any]) -> None:
         """Send one frame, if there is a socket.

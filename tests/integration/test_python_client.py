@@ -176,6 +176,29 @@ async def test_a_server_that_accepts_and_is_never_ready_is_given_up(monkeypatch:
                 pass
 
 
+async def test_a_connection_that_was_ready_for_a_moment_alone_is_no_failure() -> None:
+    """Whoever waits for it waits for the next one: it was lost before their turn came."""
+
+    async def accept(peer: Peer) -> None:
+        await peer.ready()
+        await peer.accept(await peer.receive("start_run"))
+        await peer.stay()
+
+    async with ScriptedServer(accept) as server, Client(server.url, "token") as client:
+        client._connection.is_ready.clear()
+        starting = asyncio.create_task(client.start_run("hello"))
+        for _ in range(3):  # it waits, and its wait for `ready` does
+            await asyncio.sleep(0)
+        client._connection.is_ready.set()
+        client._connection.is_ready.clear()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not starting.done()
+        client._connection.is_ready.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            assert (await starting).run_id == "run"
+
+
 async def test_a_draining_server_is_told_of_and_left_in_peace() -> None:
     """A start that it refuses is repeated by the next connection, which comes no sooner than the server asks for."""
 
