@@ -222,14 +222,19 @@ class ClientFrames:
     # Frames out.
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send one frame over a ready connection, once there is one.
+        """Send one frame over a ready connection, once there is one; over the next, if that one is closed by then.
 
         Raises:
             ConnectionFailedError: there will be none.
-            ConnectionClosed: it was lost meanwhile.
         """
-        await self._connection.until_ready()
-        await self._connection.send(frame)
+        while True:
+            await self._connection.until_ready()
+            try:
+                await self._connection.send(frame)
+            except ConnectionClosed:
+                await asyncio.sleep(0)  # until whoever reads has noticed it too
+            else:
+                return
 
     async def resume(self, runs: Iterable[ClientRun]) -> None:
         """Ask for what these runs lack."""

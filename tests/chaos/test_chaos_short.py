@@ -14,6 +14,7 @@ from chaos.campaign import Campaign, Outcome, Plan
 
 SHORT: Final = Plan("make test", users=12, seconds=20.0, kills=3, settle_seconds=45.0)
 FAULTY: Final = Plan("make test", users=6, seconds=5.0, kills=2, settle_seconds=3.0)
+pytestmark = pytest.mark.timeout(300)  # a killed server takes its time to come back on a slow machine
 
 
 def outcome_of(folder: Path, plan: Plan) -> Outcome:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jwt
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from support.scripted_server import WAIT_SECONDS, Peer, ScriptedServer
 from tracewire.client import (
@@ -197,6 +198,37 @@ async def test_a_connection_that_was_ready_for_a_moment_alone_is_no_failure() ->
         client._connection.is_ready.set()
         async with asyncio.timeout(WAIT_SECONDS):
             assert (await starting).run_id == "run"
+
+
+async def test_a_cancel_into_a_closed_connection_goes_over_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller hears of no lost connection."""
+    cancelled = asyncio.Event()
+
+    async def cut(peer: Peer) -> None:
+        await peer.ready()
+        await peer.accept(await peer.receive("start_run"))
+        await peer.stay()
+
+    async def take(peer: Peer) -> None:
+        await peer.ready()
+        await peer.receive("resume")
+        await peer.receive("cancel_run")
+        cancelled.set()
+        await peer.stay()
+
+    async with ScriptedServer(cut, take) as server, Client(server.url, "token") as client:
+        run = await client.start_run("hello")
+        socket = client._connection.socket
+        assert socket is not None
+
+        async def closed(*_: Any, **__: Any) -> None:
+            socket.transport.abort()
+            raise ConnectionClosedError(None, None)
+
+        monkeypatch.setattr(socket, "send", closed)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await run.cancel()
+            await cancelled.wait()
 
 
 async def test_a_draining_server_is_told_of_and_left_in_peace() -> None:
