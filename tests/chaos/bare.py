@@ -34,15 +34,18 @@ class BareUser:
         self._token = token
         self._socket: ClientConnection | None = None
         self._ready = False
+        self._clean = False
         self._due: dict[str, int] = {}
         self._reading = asyncio.Event()
         self._reading.set()
 
     async def live(self, over: asyncio.Event) -> None:
-        """Until it is over and every run has ended."""
+        """Until it is over, every run has ended, and the server lists none that is not acked to its end."""
         asking = asyncio.create_task(self._ask(over))
         try:
-            while not over.is_set() or self._journal.unfinished:
+            last = False
+            while not (last and self._clean):
+                last = over.is_set() and not self._journal.unfinished
                 await self._one_socket(over)
                 await pause(self._journal.random.uniform(0.1, 0.6), asyncio.Event())
         finally:
@@ -67,7 +70,7 @@ class BareUser:
                 self._reading.set()
 
     async def _one_socket(self, over: asyncio.Event) -> None:
-        offer = self._journal.random.choice(OFFERS)
+        offer, self._clean = self._journal.random.choice(OFFERS), False
         try:
             async with connect(
                 self._url,
@@ -80,7 +83,7 @@ class BareUser:
                 close_timeout=1,
             ) as socket:
                 self._socket, self._due = socket, {}
-                while not over.is_set() or self._journal.unfinished:
+                while not self._ready or not over.is_set() or self._journal.unfinished:
                     await self._reading.wait()
                     async with asyncio.timeout(SILENT_SECONDS):
                         message = await socket.recv(decode=True)
@@ -141,7 +144,7 @@ class BareUser:
         for run in self._journal.unfinished:
             if not run.run_id:
                 await self._try_to_send(self._start_of(run))
-        self._ready = True
+        self._ready, self._clean = True, not ready["runs"]
         for listed in ready["runs"]:
             ended = self._journal.by_run_id(listed["run_id"])
             if ended is not None and ended.ended:
