@@ -64,6 +64,7 @@ class RunLedger:
     __slots__ = (
         "_ordinals",
         "_sockets",
+        "_wake_before_ns",
         "acked",
         "acking",
         "acks",
@@ -146,6 +147,12 @@ class RunLedger:
         self.wake: Callable[[int], None] = _nobody_waits
         self._ordinals = 0
         self._sockets = 0
+        self._wake_before_ns = 0
+
+    def look_at(self, due_ns: int) -> None:
+        """Somebody looks at the deadlines at this moment. 0: nobody does, and nothing is to wake anybody."""
+        self.due_ns = due_ns
+        self._wake_before_ns = due_ns - self.limits.step
 
     # The stamps, in the order of the links.
 
@@ -153,9 +160,8 @@ class RunLedger:
         """The engine hands an event to the bridge. Returns the ordinal by which the bridge names it."""
         self._ordinals += 1
         self.waiting[self._ordinals] = (event_type, now)
-        due_ns = now + self.limits.step
-        if due_ns < self.due_ns:
-            self.wake(due_ns)
+        if now < self._wake_before_ns:
+            self.wake(now + self.limits.step)
         return self._ordinals
 
     def withdrawn(self, ordinal: int) -> None:

@@ -29,7 +29,7 @@ from tracewire_telemetry.spans import RunSpans, RunTracing
 from tracewire_telemetry.vocabulary import EventType, Outcome
 
 TICK_SECONDS: Final = 0.25
-LOOKS_PER_TURN: Final = 500
+LOOKS_PER_TURN: Final = 200
 """Runs looked at before the event loop gets its turn, so that a tick with 100,000 of them delays no event."""
 STALL_SECONDS: Final = 0.05
 """A tick that is later than this has been kept waiting by the loop: so were all events."""
@@ -218,7 +218,7 @@ class Watch:
         run = OpenRun(self, ledger, self._tracing.open(ledger, links))
         self.runs[identity.run_id] = run
         self._none_open.clear()
-        ledger.due_ns = _NEVER
+        ledger.look_at(_NEVER)
         ledger.wake = lambda due_ns: self.look_by(run, due_ns)
         self.look_by(run, now + min(ledger.limits.start, ledger.limits.idle))
         return run
@@ -251,7 +251,7 @@ class Watch:
                 return
             self.incidents.give_up(ledger, run.incidents, now)
         ledger.settled_ns = now
-        ledger.due_ns = 0
+        ledger.look_at(0)
         run.peers.clear()
         self.runs.pop(ledger.identity.run_id, None)
         if not self.runs:
@@ -267,7 +267,7 @@ class Watch:
             return
         if not run.later_ns and ledger.due_ns != _NEVER:
             run.later_ns = ledger.due_ns
-        ledger.due_ns = due_ns
+        ledger.look_at(due_ns)
         heapq.heappush(self._heap, (due_ns, ledger.identity.run_id))
 
     def tick(self, now: int, *, looks_max: int = _NEVER) -> bool:
@@ -287,7 +287,7 @@ class Watch:
 
     def _look(self, run: OpenRun, now: int) -> None:
         ledger = run.ledger
-        ledger.due_ns = _NEVER
+        ledger.look_at(_NEVER)
         if len(ledger.acking) < len(run.peers):
             ledger.acking.update(socket for socket, peer in run.peers.items() if peer.has_acked)
         found = deadlines.look(ledger, now, run.last_life_ns, self._stalled_since)
@@ -308,9 +308,9 @@ class Watch:
         later_ns = run.later_ns
         if later_ns and later_ns <= due_ns:
             run.later_ns = 0
-            run.ledger.due_ns = later_ns
+            run.ledger.look_at(later_ns)
         elif due_ns < _NEVER:
-            run.ledger.due_ns = due_ns
+            run.ledger.look_at(due_ns)
             heapq.heappush(self._heap, (due_ns, run.ledger.identity.run_id))
 
     def _act(self, run: OpenRun, found: deadlines.Look) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tracewire_telemetry.catalog import METRICS, PREFIX, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
 from tracewire_telemetry.ledger import Missing
 from tracewire_telemetry.metrics import LogHistogram, Metrics
+from tracewire_telemetry.user_gauge import SeriesKey
 from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
     LINKS,
@@ -375,3 +376,58 @@ def test_every_declared_metric_has_a_help_text_and_a_name_by_the_rules() -> None
         assert (spec.kind == "counter") == spec.name.endswith("_total"), spec.name
         assert spec.kind != "histogram" or spec.name.endswith("_seconds"), spec.name
     assert len(METRICS) == len({spec.name for spec in METRICS})
+
+
+# --- exemplars, and users by name -----------------------------------------------------------------------------------
+
+
+def exemplars(metrics: Metrics, family: str) -> list[tuple[dict[str, str], float]]:
+    """The exemplars of a family as OpenMetrics shows them: labels and value."""
+    families = openmetrics_families(metrics.exposition("application/openmetrics-text")[0].decode())
+    return [
+        (sample.exemplar.labels, sample.exemplar.value)
+        for found in families
+        if found.name == PREFIX + family
+        for sample in found.samples
+        if sample.exemplar
+    ]
+
+
+def test_a_missing_event_is_counted_with_its_trace_as_an_example() -> None:
+    """Its run is kept for that: the way from the counter to the trace. The text format has none."""
+    metrics = fresh()
+    metrics.event_missing(Missing(Link.SOCKET, THINKING, 3, 0, 1), "ab" * 16)
+    assert exemplars(metrics, "events_missing") == [({"trace_id": "ab" * 16}, 1.0)]
+    assert "trace_id" not in metrics.exposition()[0].decode()
+
+
+def test_the_slowest_delivery_of_a_kept_trace_is_the_example_of_its_bucket() -> None:
+    """By its own duration, which lies in the bucket that it is shown in."""
+    metrics, script = fresh(), LedgerScript()
+    socket = script.attached()
+    script.sent(STARTED, 0, socket)
+    script.sent(THINKING, 10, socket)
+    script.acknowledged(socket, 1, 20)
+    script.acknowledged(socket, 2, 3_010)
+    metrics.flush(script.ledger)
+    assert exemplars(metrics, "delivery_seconds") == []
+    metrics.trace_kept(script.ledger)
+    [(labels, seconds)] = exemplars(metrics, "delivery_seconds")
+    assert (labels, seconds) == ({"trace_id": f"{script.ledger.identity.trace_id:032x}"}, 3.0)
+
+
+def test_a_user_in_violation_is_named_and_nobody_else() -> None:
+    """User, type and link; there is no series before the first and none after the last."""
+    metrics = fresh()
+    key = SeriesKey("ada", "next", Link.ENGINE)
+    labels = {"user_id": "ada", "event_type": "next", "link": "engine"}
+    seen = []
+    for step in ("none", "add", "end", "expire"):
+        if step == "add":
+            metrics.users.add(key, 2, 0)
+        elif step == "end":
+            metrics.users.end(key, 2, 60_000_000_000)
+        elif step == "expire":
+            metrics.users.expire(60_000_000_000)
+        seen.append((value(metrics, "user_events_missing", **labels), value(metrics, "users_affected")))
+    assert seen == [(None, 0), (2, 1), (2, 1), (None, 0)]
