@@ -339,3 +339,19 @@ async def test_a_run_that_owes_its_end_is_settled_when_the_log_has_it(watched: W
     assert trace.complete
     assert ["create agent_started", "create agent_error"] == [s.name for s in trace if s.name.startswith("create")]
     assert max(span.end_ns for span in trace) == trace.root.end_ns
+
+
+async def test_a_link_with_a_shorter_deadline_than_the_one_before_it_is_watched_as_closely(
+    log: CapturingLogger,
+) -> None:
+    """The log is given a tenth of the bridge's time: whatever is stamped between two looks is due at the next."""
+    watched = Watched(log, deadlines=LinkDeadlines(bridge_seconds=1, emitter_seconds=0.1))
+    watched.watch.start(watched.store)
+    run = watched.open()
+    ordinal = run.ledger.emitted(STARTED, ns(0))
+    watched.watch.tick(ns(100))
+    run.ledger.sequenced(ordinal, ns(150))
+    watched.watch.tick(ns(250))
+    assert [record["link"] for record in watched.records("incident_opened")] == ["emitter"]
+    await asyncio.wait_for(watched.watch.close(), WAIT_SECONDS)
+    watched.queue.close(WAIT_SECONDS)
