@@ -264,7 +264,9 @@ class ClientFrames:
                     await self._connection.send(frame)
                 except ConnectionClosed:
                     continue  # the next connection's resume is an ack too
-            if run.terminal is not None and run._acked == run.last_seq and not run._resuming:
+            # A start of the same request that is not answered yet will ask for this run: see `_accepted`.
+            asked_for = run._resuming or run.request_id in self.starting
+            if run.terminal is not None and run._acked == run.last_seq and not asked_for:
                 self._finish(run)
 
     def _finish(self, run: ClientRun) -> None:

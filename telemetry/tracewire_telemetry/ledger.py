@@ -187,6 +187,7 @@ class RunLedger:
             raise ValueError(f"only the newest seq, {len(self.types)}, can be revoked, not {seq}")
         for column in (self.types, self.engine, self.bridge, self.emitter, self.socket, self.client):
             column.pop()
+        self.flushed = [min(count, seq - 1) for count in self.flushed]
         self.cursors = [0, 0, 0]
         self._ordinals += 1
         self._renamed(seq, -self._ordinals)

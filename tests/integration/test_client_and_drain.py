@@ -70,3 +70,23 @@ async def test_a_refusal_that_nobody_waits_for_is_told(tmp_path: Path) -> None:
             await run.cancel()
             async with asyncio.timeout(10):
                 assert "run_ended" == (await refused.get()).code
+
+
+async def test_a_start_that_another_client_made_is_given_whole_to_who_repeats_it(chain: ServerUnderTest) -> None:
+    """A client that has only counted the run until then gets every event of it, from the first one on."""
+    async with chain.client("alice") as first, chain.client("alice") as second:
+        started = await first.start_run("hello", agent="waits", request_id="the-same")
+        assert ["agent_started", "agent_thinking"] == [(await anext(started)).type.value for _ in range(2)]
+        await _until_watched(second, started.run_id, last_seq=2)
+        repeated = await second.start_run("hello", agent="waits", request_id="the-same")
+        async with asyncio.timeout(10):
+            assert [1, 2] == [(await anext(repeated)).seq for _ in range(2)]
+            await repeated.cancel()
+            assert ["agent_cancelled"] == [envelope.type.value async for envelope in repeated]
+        assert repeated.receipt_agrees
+
+
+async def _until_watched(client: Client, run_id: str, *, last_seq: int) -> None:
+    async with asyncio.timeout(10):
+        while run_id not in client._runs or client._runs[run_id].last_seq < last_seq:
+            await asyncio.sleep(0)

@@ -118,10 +118,11 @@ class Connection:
 
     def follow(self, run_id: str, run: OpenRun | None, *, next_seq: int = 1, live: bool = True) -> Followed:
         """Follow a run from `next_seq` on, replacing what was followed of it before."""
-        self.unfollow(run_id)
         socket = 0
         if run is not None:
+            # Before the old one is let go: a run without followers would settle here as if its user were away.
             socket = run.attached(acking=self.has_acked, reader=self.reader, after_seq=next_seq - 1, peer=self)
+        self.unfollow(run_id)
         followed = self.follows[run_id] = Followed(run, socket, next_seq, live=live)
         return followed
 
@@ -230,10 +231,9 @@ class Connection:
         now = time.monotonic_ns()
         for queued in batch:
             if queued.run is not None:
-                if queued.first_seq:
-                    for seq in range(queued.first_seq, queued.seq):
+                if not queued.run.ledger.settled_ns:
+                    for seq in range(queued.first_seq or queued.seq, queued.seq + 1):
                         queued.run.ledger.written(queued.socket, seq, now)
-                queued.run.ledger.written(queued.socket, queued.seq, now)
                 self.first_event_ns = self.first_event_ns or now
 
     def write_replayed(self, followed: Followed, bodies: Sequence[bytes], started_ns: int) -> int:

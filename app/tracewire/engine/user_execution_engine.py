@@ -190,7 +190,7 @@ class UserExecutionEngine:
     async def _finish(self, spec: AgentSpec, task: "asyncio.Task[Any] | None") -> RunResult:
         """Decide how the run ended, let the agent unwind, and emit the terminal event."""
         if self._stopped.done():
-            if task is not None and not task.done():
+            if task is not None:  # also one that failed in the same moment, whose error would be lost
                 await self._unwind(spec, task)
             stop = self._stopped.result()
             return await self._end(spec, stop.outcome, stop.message)
