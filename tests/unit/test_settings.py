@@ -66,7 +66,6 @@ GIVEN = {
     "TRACEWIRE_METRICS_USER_ID": "hash",
     "TRACEWIRE_OUTBOX_AGE_SECONDS": "1.5",
     "TRACEWIRE_READY_RUNS_MAX": "50",
-    "TRACEWIRE_METRICS_USER_ID": "hash",
 }
 """Values where a text or one more than the default would not do."""
 
