@@ -292,7 +292,7 @@ BREAKS = {
     "F.missing = property(lambda self: ('threads',) if self._threads else ())",
     "L3": "from tracewire.engine.factory import ExecutionFactory as F\nF._create_bridge = lambda *_: None",
     "L5": "from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter as E\ndel E.emit_tool_completed",
-    "L6": "from tracewire.delivery.connections import Connection as C\n"
+    "L6": "from tracewire.delivery.connection import Connection as C\n"
     "offer = C.offer\n"
     "C.offer = lambda self, run_id, seq, body: seq == 3 or offer(self, run_id, seq, body)",
 }

@@ -24,6 +24,7 @@ from tracewire.gateway.transport import SocketTransport
 TESTS = Path(__file__).parents[1]
 WAIT_SECONDS = 60.0
 LOOK_SECONDS = 0.05
+SIP_SECONDS = 1.0
 FREED_SECONDS = 10.0
 """The promise: a client that stops reading is let go of within so long."""
 STALLED_BYTES_MAX = 512 * 1024
@@ -111,10 +112,15 @@ def http_of(process: ServerProcess, user_id: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=process.url, headers={"Authorization": f"Bearer {process.token(user_id)}"})
 
 
+async def states(http: httpx.AsyncClient) -> list[str]:
+    """What the user's runs are at."""
+    return [run["state"] for run in (await http.get("/runs")).json()["runs"]]
+
+
 async def ended(http: httpx.AsyncClient, runs: int) -> None:
     """Wait until so many runs of the user have reached their end; each look is a request, which takes its time."""
     async with asyncio.timeout(WAIT_SECONDS):
-        while [run["state"] for run in (await http.get("/runs")).json()["runs"]] != ["completed"] * runs:
+        while await states(http) != ["completed"] * runs:
             pass
 
 
@@ -154,9 +160,7 @@ async def test_a_client_that_stops_reading_in_the_middle_of_a_replay_is_freed(
     """Nothing is queued for it there, so no bound of its outbox can pass. The rest of it is there for its resume."""
     user_id = f"replayed-{size}"
     poured = {"events": 3_000_000 // size, "bytes": size}
-    async with wire_to(process.ws_url, process.token(user_id)) as wire:
-        run_id = await wire.start_run(poured, agent="pours")
-        await wire.receive_run(run_id)
+    run_id = await ask(process, user_id, poured)
     before = descriptors(process)
     async with stalling_socket(process.ws_url, process.token(user_id)) as socket:
         socket.send(client_frame("resume", runs={run_id: 1}))
@@ -168,7 +172,7 @@ async def test_a_client_that_stops_reading_in_the_middle_of_a_replay_is_freed(
         assert json.loads(first.payload)["seq"] == 2
         socket.stall()
         stopped = time.monotonic()
-        await until(process, lambda: gone(process, user_id) == 2)
+        await until(process, lambda: gone(process, user_id) == 1)
         await until(process, lambda: descriptors(process) <= before)
         assert time.monotonic() - stopped < FREED_SECONDS
     rest = await read_whole(process, user_id, run_id, after_seq=2)
@@ -197,11 +201,12 @@ async def stall(process: ServerProcess, user_id: str, poured: dict[str, int]) ->
         await until(process, lambda: gone(process, user_id) == 1)
 
 
-async def ask(process: ServerProcess, user_id: str, poured: dict[str, int]) -> None:
-    """Start a run over HTTP, and wait for its end."""
+async def ask(process: ServerProcess, user_id: str, poured: dict[str, int]) -> str:
+    """Start a run over HTTP, which no socket follows, and wait for its end."""
     async with http_of(process, user_id) as http:
         await http.post("/runs", json={"agent": "pours", "input": poured}, headers={"Idempotency-Key": user_id})
         await ended(http, 1)
+        return str((await http.get("/runs")).json()["runs"][0]["run_id"])
 
 
 async def test_a_client_that_reads_again_in_time_is_told_that_it_was_too_slow(process: ServerProcess) -> None:
@@ -263,10 +268,14 @@ async def test_a_client_that_neither_reads_nor_answers_is_freed(tmp_path: Path) 
 async def test_a_client_that_falls_behind_a_stream_of_deltas_gets_them_joined_and_none_is_lost(
     tmp_path: Path,
 ) -> None:
-    """Four runs of a thousand deltas, which would be four times what an outbox holds: their reader is not cut, and has
+    """Four runs of a thousand deltas, eight times what the outbox holds unjoined: their reader is not cut, and has
     every delta once and in order, by `first_seq` and `seq`. The log has each on its own, and the receipt counts each.
     """
-    limits = {"TRACEWIRE_OUTBOX_AGE_SECONDS": "50", "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "55"}
+    limits = {
+        "TRACEWIRE_OUTBOX_BYTES_MAX": "131072",
+        "TRACEWIRE_OUTBOX_AGE_SECONDS": "50",
+        "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "55",
+    }
     async with server_with(tmp_path / "data", **limits) as process:
         async with stalling_socket(process.ws_url, process.token("behind")) as socket:
             await socket_stalls_through(process, socket, runs=4, deltas=1_000)
@@ -293,12 +302,16 @@ async def test_a_client_that_falls_behind_a_stream_of_deltas_gets_them_joined_an
 
 
 async def socket_stalls_through(process: ServerProcess, socket: StallingSocket, *, runs: int, deltas: int) -> None:
-    """The socket starts runs and reads nothing of them until the log has all."""
+    """The socket starts runs and reads next to nothing of them until the log has all."""
     for number in range(runs):
         socket.send(client_frame("start_run", request_id=f"run-{number}", agent="streams", input=deltas))
     socket.stall()
-    async with http_of(process, "behind") as http:
-        await ended(http, runs)
+    sipped = time.monotonic()
+    async with http_of(process, "behind") as http, asyncio.timeout(WAIT_SECONDS):
+        while await states(http) != ["completed"] * runs:
+            if time.monotonic() - sipped > SIP_SECONDS:
+                await socket.sip()
+                sipped = time.monotonic()
     socket.read_on()
 
 

@@ -57,7 +57,7 @@ from support.served_scenarios import (
 from support.servers import FIVE, ServerUnderTest, server_under_test, settings_for
 from support.wire import Wire
 from tracewire import wiring
-from tracewire.delivery.connections import Transport
+from tracewire.delivery.connection import Transport
 from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
 from tracewire.errors import StartupError
 from tracewire.eventlog import EventLog

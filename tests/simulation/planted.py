@@ -18,7 +18,7 @@ from tracewire.bridge.contract import RunContract
 from tracewire.client import Client
 from tracewire.client_run import ClientRun
 from tracewire.delivery import replay
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
 from tracewire.engine.user_execution_engine import UserExecutionEngine

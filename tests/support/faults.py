@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.user_websocket_emitter import EmitOutcome, UserWebSocketEmitter
 from tracewire.engine.context import UserExecutionContext
 from tracewire.events import Envelope

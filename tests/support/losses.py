@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
 from tracewire.engine.agent import ALL_CRITICAL, agent
 from tracewire.engine.agent_context import AgentContext

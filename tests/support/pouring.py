@@ -41,6 +41,13 @@ class StallingSocket(RawSocket):
         """Read nothing more."""
         self.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's transport has it
 
+    async def sip(self) -> None:
+        """Take a few KiB, as a client does that is slow and not gone: the kernel lets go of one that takes nothing."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self.stall()
+
     def read_on(self) -> None:
         """Read again, and fast."""
         raw = self.writer.get_extra_info("socket")

@@ -5,7 +5,7 @@ from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics

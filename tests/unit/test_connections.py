@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracewire.delivery import replay
-from tracewire.delivery.connections import FRAMES_PER_TURN, LINES_BYTES_MAX, Connections
+from tracewire.delivery.connection import FRAMES_PER_TURN, LINES_BYTES_MAX
+from tracewire.delivery.connections import Connections
 from tracewire.delivery.outbox import FRAME_BYTES, Outbox, Queued
 from tracewire.delivery.replay import HELD_BYTES_MAX, catch_up
 from tracewire.eventlog import EventLog, StoredEvent
@@ -516,6 +517,14 @@ async def test_a_replay_goes_at_the_pace_at_which_the_socket_reads() -> None:
     socket.resume()
     await asyncio.wait_for(task, WAIT_SECONDS)
     assert log.bodies == socket.transport.frames
+
+
+async def test_a_short_replay_is_one_read_of_the_log() -> None:
+    """A page that is not full is the last: a thousand clients that come back at once ask no second time."""
+    socket, run = Socket(), accepted_run()
+    log = RacedLog(socket, run, before=5, schedule=[])
+    await caught_up(log, socket, after_seq=2)
+    assert (log.bodies[2:], 1) == (socket.transport.frames, log.reads)
 
 
 async def test_a_replay_to_lines_puts_many_events_in_a_frame() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from tracewire.delivery.connections import Connection, Followed
+from tracewire.delivery.connection import Connection, Followed
 from tracewire.errors import EventsExpiredError
 from tracewire.eventlog import EventLog, StoredEvent
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from tracewire.delivery.connections import CUT_SECONDS
+from tracewire.delivery.connection import CUT_SECONDS
 from tracewire.gateway.session import Session
 from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire_telemetry.ledger import NS_PER_SECOND

@@ -16,7 +16,7 @@ from litestar import Request, Response
 from litestar.response.base import ASGIResponse
 from msgspec import Struct
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire.delivery.replay import catch_up
 from tracewire.errors import EventLogError, EventsExpiredError, RejectedError

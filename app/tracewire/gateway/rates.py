@@ -8,7 +8,7 @@ socket.
 import time
 
 from tracewire.allowances import Allowance, UserAllowances
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.errors import RejectedError
 from tracewire.gateway import frames
 from tracewire.gateway.frames import ClientFrame

@@ -6,7 +6,7 @@ Enters: replays as they begin and catch up, acks. Leaves: a trace when the clien
 
 import time
 
-from tracewire.delivery.connections import Followed
+from tracewire.delivery.connection import Followed
 from tracewire_telemetry.replayed import ReplayedRun, ReplayTracing
 
 

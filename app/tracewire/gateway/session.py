@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.gateway.auth import Principal
 from tracewire_telemetry.vocabulary import CloseCode
 

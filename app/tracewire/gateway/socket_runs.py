@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from tracewire.delivery.connections import Connection, Followed
+from tracewire.delivery.connection import Connection, Followed
 from tracewire.delivery.replay import catch_up
 from tracewire.errors import EventLogError, EventsExpiredError, RejectedError
 from tracewire.eventlog import EventLog, RunSummary

@@ -14,7 +14,7 @@ from litestar import WebSocket
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET
 
-from tracewire.delivery.connections import Connection
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.outbox import Outbox
 from tracewire.errors import LogUnavailableError, RejectedError
 from tracewire.events import EVENT_BYTES_MAX

@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 
 from tracewire.bridge.contract import RunContract
-from tracewire.delivery.connections import Connection, Connections, Followed
+from tracewire.delivery.connection import Connection, Followed
+from tracewire.delivery.connections import Connections
 from tracewire.delivery.replay import catch_up
 from tracewire.errors import EventLogError, EventsExpiredError, LogUnavailableError
 from tracewire.eventlog import EventLog, RunSummary

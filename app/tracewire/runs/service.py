@@ -14,7 +14,8 @@ import uuid_utils
 from msgspec import Struct
 
 from tracewire.allowances import UserAllowances
-from tracewire.delivery.connections import Connection, Connections
+from tracewire.delivery.connection import Connection
+from tracewire.delivery.connections import Connections
 from tracewire.engine.agent import AgentRegistry, AgentSpec
 from tracewire.engine.context import UserExecutionContext
 from tracewire.engine.execution_engine import ExecutionEngine
