@@ -265,7 +265,8 @@ class ClientFrames:
                 except ConnectionClosed:
                     continue  # the next connection's resume is an ack too
             # A start of the same request that is not answered yet will ask for this run: see `_accepted`.
-            asked_for = run._resuming or run.request_id in self.starting
+            start = self.starting.get(run.request_id)
+            asked_for = run._resuming or (start is not None and not start.accepted.done())
             if run.terminal is not None and run._acked == run.last_seq and not asked_for:
                 self._finish(run)
 

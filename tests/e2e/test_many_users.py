@@ -71,7 +71,7 @@ class Person:
 async def test_everybody_gets_all_of_their_own_and_nothing_of_anothers(tmp_path: Path) -> None:
     """Contents are searched, not only ids; every receipt agrees, every ledger is settled, every trace is whole."""
     people = [Person(number) for number in range(USERS)]
-    async with server_under_test(tmp_path / "data", agents=known_agents()) as server:
+    async with server_under_test(tmp_path / "data", agents=known_agents(), heartbeat_seconds=300) as server:
         all_ready = asyncio.Barrier(USERS)
         async with asyncio.TaskGroup() as group:
             for person in people:

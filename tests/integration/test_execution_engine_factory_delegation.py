@@ -35,9 +35,10 @@ from tracewire.engine.execution_engine import ExecutionEngine
 from tracewire.engine.factory import ExecutionFactory
 from tracewire.engine.user_execution_engine import UserExecutionEngine
 from tracewire.errors import DirectConstructionError, NotConfiguredError, RunEndedError, WiringError
+from tracewire.runs.recovery import close_broken_run
 from tracewire.runs.service import AcceptedRun
 from tracewire_telemetry.testing.spans import RecordedTrace
-from tracewire_telemetry.vocabulary import Outcome
+from tracewire_telemetry.vocabulary import Outcome, RunErrorCode
 
 ADA, BOB, _ = USERS
 LIMITS = {"runs_max": 10, "runs_per_user_max": 2}
@@ -250,8 +251,12 @@ async def test_s13_another_dependency_in_a_configured_ones_place_is_refused(chai
 
 
 async def require_unwired(chain: ServerUnderTest, accepted: AcceptedRun) -> None:
-    """The run has ended without an event, and its trace says so."""
-    assert await stored(chain, accepted.context.run_id) == []
-    trace: RecordedTrace = await chain.trace(accepted.context.run_id)
-    assert [trace.root.name] == [span.name for span in trace]
+    """The run has no event until it is ended past its stations, as the service does; its trace says so."""
+    user_id, run_id = accepted.context.user_id, accepted.context.run_id
+    assert await stored(chain, run_id) == []
+    server, code = chain.server, RunErrorCode.WORKER_LOST
+    await close_broken_run(server.log, server.connections, user_id, run_id, accepted.run, code, "not wired")
+    assert ["agent_error"] == [event["type"] for event in await stored(chain, run_id)]
+    trace: RecordedTrace = await chain.trace(run_id)
+    assert sorted([trace.root.name, "create agent_error", "process agent_error"]) == sorted(s.name for s in trace)
     assert (trace.root.status, trace.root.attributes["error.type"]) == ("error", "worker_lost")

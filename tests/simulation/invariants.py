@@ -12,7 +12,8 @@ from simulation.memory_log import Disk, StoredRun
 from simulation.network import Wire
 from tracewire.bridge.contract import RunContract
 from tracewire.events import ReceivedEnvelope, decode_envelope
-from tracewire_telemetry.ledger import IN_TIME_NS, RunLedger
+from tracewire_telemetry.ledger import RunLedger
+from tracewire_telemetry.verdicts import IN_TIME_NS
 from tracewire_telemetry.vocabulary import TERMINAL_TYPES, EventType, Link, Verdict
 
 

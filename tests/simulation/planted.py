@@ -15,7 +15,7 @@ from msgspec import Struct
 from simulation.memory_log import MemoryLog
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
 from tracewire.bridge.contract import RunContract
-from tracewire.client import Client
+from tracewire.client_frames import ClientFrames
 from tracewire.client_run import ClientRun
 from tracewire.delivery import replay
 from tracewire.delivery.connection import Connection
@@ -122,12 +122,12 @@ BUGS = {
     "watched_run_is_started_again": Bug(
         "client",
         "a start gives the caller a run that is only counted",
-        (Change(Client._accepted, "or (mine and run._watched)", ""),),
+        (Change(ClientFrames._accepted, "or (mine and (known._watched or known.terminal is not None))", ""),),
     ),
     "client_forgets_to_resume": Bug(
         "client",
         "after a reconnect it waits for its runs instead of resuming them",
-        (Change(Client._catch_up, "if open_runs:", "if False:"),),
+        (Change(ClientFrames._catch_up, "await self.resume(self.runs.values())", "pass"),),
     ),
     "no_wakeup_when_writable": Bug(
         "connection",

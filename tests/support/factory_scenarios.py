@@ -39,6 +39,7 @@ from tracewire.engine.execution_engine import ExecutionEngine
 from tracewire.engine.factory import ExecutionFactory
 from tracewire.engine.user_execution_engine import UserExecutionEngine
 from tracewire.errors import DirectConstructionError, NotConfiguredError, WiringError
+from tracewire.gateway import sockets
 from tracewire.wiring import check_wiring
 from tracewire_telemetry.vocabulary import Outcome
 
@@ -203,7 +204,7 @@ def interface_findings(chain: ServerUnderTest) -> list[Finding]:
         ("L2", server.engine, ("execute",)),
         ("L2", UserExecutionEngine, ("run",)),
         ("L3", AgentWebSocketBridge, ("emit", "complete", "fail", "cancel")),
-        ("L6", server.gateway, ("serve",)),
+        ("L6", sockets, ("serve_socket",)),
     ]
     called: list[tuple[str, Any, Sequence[str]]] = [
         ("L1", server.factory, ("configure", "create_user_engine", "create_user_emitter")),
