@@ -5,6 +5,7 @@ BIN := .venv/bin
 RUNTIME := .venv/installed-runtime
 STAMP := .venv/installed
 PYTEST_FLAGS ?=
+PYTEST_WORKERS ?= 2
 FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
@@ -48,14 +49,14 @@ demo: $(RUNTIME)
 
 test: $(STAMP)
 	@$(BIN)/python tests/real_parts.py
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_FLAGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit tests/architecture
+	$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist loadfile tests/unit tests/architecture
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.ledger 10000000
