@@ -1,4 +1,4 @@
-"""The command line: serve, ask, token, doctor."""
+"""The command line: serve, ask, token, doctor, probe."""
 
 import asyncio
 import logging
@@ -19,6 +19,7 @@ import structlog
 from tracewire.client_run import ClientError
 from tracewire.errors import SettingsError, StartupError, WiringError
 from tracewire.settings import Settings, describe_settings, load_settings
+from tracewire_telemetry.origins import PROBE_USER
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 TOKEN_HOURS: Final = 12
@@ -58,9 +59,11 @@ class ServeCommand(click.Command):
 @click.option(
     "--agent", "agents", multiple=True, metavar="M:N", help="Serve this agent too, as module:name; repeatable."
 )
-def serve(**options: Any) -> None:
+@click.option("--canary", metavar="DURATION", help="Go the whole way as a user of its own so often, as in 30s.")
+def serve(canary: str | None, **options: Any) -> None:
     """Run the server, until SIGTERM or SIGINT drains it; a second one ends it at once."""
     options["agents"] = options["agents"] or None
+    options["canary_seconds"] = None if canary is None else _seconds(canary, "--canary")
     settings = _settings_or_exit(**options)
     # The other commands need none of this, and start sooner.
     from tracewire_telemetry.logs import configure_logging, write_in_thread
@@ -169,22 +172,22 @@ def token(user: str, ttl: str, data_dir: str | None) -> None:
     if not user.strip():
         raise click.BadParameter("a user needs a name", param_hint="--user")
     try:
-        click.echo(sign_token(settings, user, ttl_seconds=_seconds(ttl)))
+        click.echo(sign_token(settings, user, ttl_seconds=_seconds(ttl, "--ttl")))
     except SigningError as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
 
 
-def _seconds(ttl: str) -> float:
+def _seconds(ttl: str, option: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
     number, unit = (ttl[:-1], ttl[-1:]) if ttl[-1:] in units else (ttl, "s")
     try:
         seconds = float(number) * units[unit]
     except ValueError:
-        raise click.BadParameter(f"{ttl!r} is no duration; use 30s, 15m, 1h or 7d", param_hint="--ttl") from None
+        raise click.BadParameter(f"{ttl!r} is no duration; use 30s, 15m, 1h or 7d", param_hint=option) from None
     if not 0 < seconds <= 10 * 365 * 86_400:
-        raise click.BadParameter(f"{ttl!r} must be above 0 and at most ten years", param_hint="--ttl")
+        raise click.BadParameter(f"{ttl!r} must be above 0 and at most ten years", param_hint=option)
     return seconds
 
 
@@ -314,6 +317,70 @@ async def _doctor(folder: str) -> int:
     broken = wiring.broken(checks)
     click.echo("all six hold" if broken is None else f"broken: {broken}", err=broken is not None)
     return 0 if broken is None else 1
+
+
+# probe
+
+
+@main.command()
+@click.option(
+    "--url", envvar="TRACEWIRE_URL", default="ws://127.0.0.1:8000/ws", show_default=True, help="The server's socket."
+)
+@click.option("--user", help=f"Probe as this user (who signs as `tracewire token` does).  [default: {PROBE_USER}]")
+@click.option("--token", envvar="TRACEWIRE_TOKEN", help="Probe with this token (or TRACEWIRE_TOKEN).")
+@click.option("--every", metavar="DURATION", help="Go on for ever, so often, as in 30s.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="With --every: serve metrics on this loopback port."
+)
+@click.option("--within", default="20s", show_default=True, help="How long one probe may take.")
+@click.option("--data-dir", help="The server's data folder, whose secret signs for --user.  [default: .tracewire]")
+def probe(
+    url: str,
+    user: str | None,
+    token: str | None,
+    every: str | None,
+    metrics_port: int | None,
+    within: str,
+    data_dir: str | None,
+) -> None:
+    """Go the whole way as a user of its own: five events, their order, the receipt, and the stamps of all five links.
+
+    Exits with 0 if all of it holds, else with 1, and names the link that does not. With --every it goes on, and the
+    exit code says nothing of the probes.
+    """
+    from tracewire.asking import checked_url
+    from tracewire.probe_command import probe_forever, probe_once
+
+    try:
+        url = checked_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
+    if metrics_port is not None and every is None:
+        raise click.BadParameter(
+            "there is nothing to scrape of one probe; name --every too", param_hint="--metrics-port"
+        )
+    within_seconds = _seconds(within, "--within")
+
+    def fresh_token() -> str:
+        return token if token is not None and user is None else _development_token(user or PROBE_USER, data_dir)
+
+    first = fresh_token()
+    if every is None:
+        sys.exit(_run(lambda: probe_once(url, first, within_seconds=within_seconds)))
+    every_seconds = _seconds(every, "--every")
+    try:
+        code = _run(
+            lambda: probe_forever(
+                url,
+                fresh_token,
+                every_seconds=every_seconds,
+                within_seconds=within_seconds,
+                metrics_port=metrics_port,
+            )
+        )
+    except OSError as error:
+        raise click.BadParameter(f"{metrics_port}: {error.strerror}", param_hint="--metrics-port") from None
+    sys.exit(code)
 
 
 def _run(main_: Callable[[], Coroutine[Any, Any, int]]) -> int:

@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 import structlog
 
 from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, build_analyst
+from tracewire.canary import Canaries
 from tracewire.delivery.connections import Connections
 from tracewire.delivery.emitter_factory import UserEmitterFactory
 from tracewire.engine.agent import AgentRegistry, AgentSpec, load_agent
@@ -44,7 +45,7 @@ from tracewire.runs.recovered_traces import RecoveredTraces
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.retention import Retention
 from tracewire.runs.service import RunService
-from tracewire.serving import AppServer, port_of
+from tracewire.serving import AppServer, url_of
 from tracewire.settings import Settings
 from tracewire_telemetry import catalog
 from tracewire_telemetry.export import TraceExporter, exporter_from_environment
@@ -129,6 +130,7 @@ class Server:
         for step in _STEPS:
             self.readiness.passed(step)
         _log.info("ready", url=self.url, ops_url=self.ops_url, version=VERSION, data_dir=self.settings.data_dir)
+        self.canaries.start(self.ws_url)
 
     async def _acquire(self) -> None:
         """Everything that can fail for reasons outside the program, all of it tried, every failure named."""
@@ -248,6 +250,7 @@ class Server:
         self._keeper = SocketKeeper(self.gateway)
         self._watchdog = LoopWatchdog(limit_seconds=settings.loop_blocked_seconds)
         self._http_runs = HttpRuns(self._sign_in.authenticator, self.runs, self.log, self.agents)
+        self.canaries = Canaries(settings, self._sign_in.authenticator, self.telemetry)
         self._publish_gauges()
 
     async def _listen(self) -> None:
@@ -321,7 +324,7 @@ class Server:
     @property
     def url(self) -> str:
         """The public port, as a base URL."""
-        return _url(self.settings.host, self._sockets[0])
+        return url_of(self.settings.host, self._sockets[0])
 
     @property
     def ws_url(self) -> str:
@@ -331,7 +334,7 @@ class Server:
     @property
     def ops_url(self) -> str:
         """The ops port, as a base URL."""
-        return _url(self.settings.ops_host, self._sockets[1])
+        return url_of(self.settings.ops_host, self._sockets[1])
 
     # Stop.
 
@@ -341,6 +344,7 @@ class Server:
             return
         self.readiness.drain()
         _log.info("draining", open_runs=self.engine.open_count, sockets=len(self.gateway.sessions))
+        await self.canaries.stop()
         for session in list(self.gateway.sessions):
             session.drain(RETRY_AFTER_DRAIN_SECONDS)
         await self.engine.drain(self.settings.drain_grace_seconds)
@@ -386,8 +390,3 @@ async def running(settings: Settings, **arguments: Any) -> AsyncIterator[Server]
         yield server
     finally:
         await server.stop()
-
-
-def _url(host: str, bound: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port_of(bound)}"

@@ -39,6 +39,12 @@ def port_of(bound: socket.socket) -> int:
     return port
 
 
+def url_of(host: str, bound: socket.socket) -> str:
+    """The base URL of what listens on this host by this socket."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port_of(bound)}"
+
+
 class AppServer(uvicorn.Server):
     """One application on one bound socket. It takes no signals: who runs it sets `should_exit`."""
 

@@ -195,6 +195,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     metrics_user_id: Annotated[
         str, _setting("how metrics name users: plain, by their id, or hash, by a hash of it")
     ] = "plain"
+    canary_seconds: Annotated[
+        float,
+        _setting("time between two runs of the canary over the server's own socket; 0: none", unit="seconds", ge=0),
+    ] = 0
+    canary_detection_seconds: Annotated[
+        float,
+        _setting("time between two acks that the canary withholds to see them found missing", unit="seconds", ge=0.1),
+    ] = 300
+    canary_token_file: Annotated[str, _setting("file with the canary's token, where an issuer signs tokens")] = ""
     trace_share: Annotated[float, _setting("share of good runs whose traces are exported, 0 to 1", ge=0, le=1)] = 1.0
     trace_queue_bytes_max: Annotated[int, _setting("spans waiting for the exporter", unit="bytes", ge=1024 * 1024)] = (
         32 * 1024 * 1024
@@ -297,6 +306,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             "development mode, which listens on loopback only; set one of them, or use 127.0.0.1"
         )
     yield from _key_contradictions(settings)
+    if settings.canary_seconds and (settings.jwks_file or settings.jwks_url) and not settings.canary_token_file:
+        yield (
+            "TRACEWIRE_CANARY_TOKEN_FILE: the canary needs a token that your issuer has signed for a user of its own; "
+            "name the file that holds it, or leave TRACEWIRE_CANARY_SECONDS (--canary) away"
+        )
     if not is_loopback(settings.ops_host) and not settings.ops_token:
         yield (
             f"TRACEWIRE_OPS_HOST={settings.ops_host}: beyond loopback the ops port needs TRACEWIRE_OPS_TOKEN, "

@@ -209,7 +209,28 @@ SPANS_DROPPED = MetricSpec(
 EVENT_LOOP_LAG = MetricSpec("event_loop_lag_seconds", "gauge", "How late the event loop ran its last timer.")
 READY = MetricSpec("ready", "gauge", "1 while the server takes new work, otherwise 0.")
 START_TIMESTAMP = MetricSpec("start_timestamp_seconds", "gauge", "When this server started, Unix time.")
+CANARY_LAST_SUCCESS = MetricSpec(
+    "canary_last_success_timestamp_seconds",
+    "gauge",
+    "When a run of the canary, or of a probe, last went the whole way, Unix time; not there before the first.",
+    passing=True,
+)
+CANARY_DETECTION_LAST_SUCCESS = MetricSpec(
+    "canary_detection_last_success_timestamp_seconds",
+    "gauge",
+    "When an ack that was withheld on purpose was last found missing, Unix time; not there before the first.",
+    passing=True,
+)
 BUILD_INFO = MetricSpec("build_info", "gauge", "Always 1; its labels say what runs.", (("version", ()), ("python", ())))
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
-"""Every metric, in the order of the declarations above."""
+"""Every metric of a server, in the order of the declarations above."""
+
+# Of `tracewire probe`, on a port of its own, beside the canary's stamp.
+
+PROBES = MetricSpec(
+    "probes_total", "counter", "Probes that ended, by whether they went the whole way.", (("result", ()),)
+)
+PROBE_LINK_BROKEN = MetricSpec(
+    "probe_link_broken", "gauge", "1 for the link at which the last probe broke, otherwise 0.", (_LINK,)
+)

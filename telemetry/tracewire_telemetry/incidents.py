@@ -10,6 +10,8 @@ An incident ends as
 - `user_gone` when it lies at the socket or the client, the last socket went, and none came back for `heal_seconds`: a
   socket that is closed *because of* the incident goes too, and is expected back;
 - `lost` when the run settled without it: `heal_seconds` after its end, or at once where nothing can come any more.
+
+An incident of a canary's run is kept, shown and logged as any other, and counted nowhere: it must page nobody.
 """
 
 import asyncio
@@ -24,8 +26,9 @@ from msgspec.structs import replace
 from tracewire_telemetry.deadlines import came
 from tracewire_telemetry.ledger import NS_PER_SECOND, Missing, RunLedger
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.origins import Origins
 from tracewire_telemetry.user_gauge import SeriesKey
-from tracewire_telemetry.vocabulary import IncidentState, Link
+from tracewire_telemetry.vocabulary import IncidentState, Link, Origin
 
 STORE_RETRY_SECONDS: Final = 1.0
 STORED_AT_ONCE_MAX: Final = 500
@@ -83,8 +86,9 @@ RunIncidents = dict[Link, OpenIncident]
 class Incidents:
     """The incidents of one server."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, origins: Origins) -> None:
         self._metrics = metrics
+        self._origins = origins
         self._store: IncidentStore | None = None
         self._unstored: dict[str, Incident] = {}
         self._changed = asyncio.Event()
@@ -95,16 +99,17 @@ class Incidents:
 
     def declare(self, ledger: RunLedger, opened: RunIncidents, lost: Missing, now: int) -> None:
         """An event was declared missing: it opens an incident, or joins the one at its link."""
-        self._metrics.event_missing(lost, f"{ledger.identity.trace_id:032x}")
         known = opened.get(lost.link)
         if known is None:
             known = opened[lost.link] = OpenIncident(_incident(ledger, lost))
-            _log.warning("incident_opened", **_fields(known.incident))
+            self._log("incident_opened", known.incident)
         else:
             known.incident.count += 1
             known.incident.last_seq = lost.seq or known.incident.last_seq
         known.outstanding.append(lost)
-        self._metrics.users.add(known.incident.series, 1, now)
+        if self._counts(known.incident):
+            self._metrics.event_missing(lost, known.incident.trace_id)
+            self._metrics.users.add(known.incident.series, 1, now)
         self._keep(known.incident)
 
     def review(self, ledger: RunLedger, opened: RunIncidents, now: int) -> None:
@@ -117,7 +122,8 @@ class Incidents:
                     known.came_ns = max(known.came_ns, came_ns)
                     late_ns = max(0, came_ns - lost.at_ns)
                     known.incident.late_seconds = max(known.incident.late_seconds or 0.0, late_ns / NS_PER_SECOND)
-                    self._metrics.event_healed(link)
+                    if self._counts(known.incident):
+                        self._metrics.event_healed(link)
                 else:
                     left.append(lost)
             known.outstanding = left
@@ -142,7 +148,8 @@ class Incidents:
         """Take over what an earlier process left open. An event without a seq died with it: its incident is lost."""
         self._adopted_until_ns = now + int(heal_seconds * NS_PER_SECOND)
         for incident in incidents:
-            self._metrics.users.add(incident.series, incident.count, now)
+            if self._counts(incident):
+                self._metrics.users.add(incident.series, incident.count, now)
             if incident.last_seq is None:
                 self._end(incident, IncidentState.LOST, None, now)
             else:
@@ -153,7 +160,7 @@ class Incidents:
         for incident in self._adopted.pop(run_id, ()):
             if incident.last_seq is not None and seq >= incident.last_seq:
                 incident.late_seconds = max(0.0, (unix_ns - incident.since_unix_ns) / NS_PER_SECOND)
-                for _ in range(incident.count):
+                for _ in range(incident.count if self._counts(incident) else 0):
                     self._metrics.event_healed(incident.link)
                 self._end(incident, IncidentState.HEALED, unix_ns, now)
             else:
@@ -175,11 +182,18 @@ class Incidents:
         incident.ended_unix_ns = max(incident.since_unix_ns, unix_ns or 0)
         if state is not IncidentState.HEALED:
             incident.late_seconds = None
-        self._metrics.users.end(incident.series, incident.count, now)
+        if self._counts(incident):
+            self._metrics.users.end(incident.series, incident.count, now)
         self._keep(incident)
-        _log.warning(
-            "incident_ended", **_fields(incident), state=incident.state.value, late_seconds=incident.late_seconds
-        )
+        self._log("incident_ended", incident, state=incident.state.value, late_seconds=incident.late_seconds)
+
+    def _counts(self, incident: Incident) -> bool:
+        return self._origins.of(incident.user_id) is Origin.USER
+
+    def _log(self, event: str, incident: Incident, **further: object) -> None:
+        origin = self._origins.of(incident.user_id)
+        say = _log.warning if origin is Origin.USER else _log.info
+        say(event, **_fields(incident), origin=origin.value, **further)
 
     # The event log.
 

@@ -21,6 +21,7 @@ from tracewire_telemetry.export import TraceQueue
 from tracewire_telemetry.ledger import RunIdentity, RunLedger
 from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.origins import Origins
 from tracewire_telemetry.spans import SPANS_PER_TURN, RunSpans, RunTracing, ToolSpan
 from tracewire_telemetry.stamps import encode_stamps, unknown_stamps
 from tracewire_telemetry.vocabulary import EventType, Outcome, ToolStatus, Verdict
@@ -53,7 +54,10 @@ class DurableRun(Struct, frozen=True):
 class RunRecovery:
     """Settles runs whose ledgers a crash took."""
 
-    def __init__(self, metrics: Metrics, tracing: RunTracing, queue: TraceQueue | None) -> None:
+    def __init__(
+        self, metrics: Metrics, tracing: RunTracing, queue: TraceQueue | None, origins: Origins | None = None
+    ) -> None:
+        self.origins = origins or Origins()
         self._metrics = metrics
         self._tracing = tracing
         self._queue = queue

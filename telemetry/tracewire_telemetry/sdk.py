@@ -98,7 +98,7 @@ class Telemetry:
             self._edge.add_span_processor(_OneByOne(self._queue))
         self._edge_tracer = self._edge.get_tracer(SCOPE, options.version)
         self.watch = Watch(self.metrics, self.tracing, self._queue, deadlines=options.deadlines)
-        self.recovery = RunRecovery(self.metrics, self.tracing, self._queue)
+        self.recovery = RunRecovery(self.metrics, self.tracing, self._queue, self.watch.origins)
         self.replays = ReplayTracing(resource, self._queue, version=options.version, share=options.trace_share)
         self._publish_gauges()
 

@@ -24,6 +24,7 @@ from tracewire_telemetry.incidents import Incident, Incidents, IncidentStore, Ru
 from tracewire_telemetry.ledger import RunIdentity, RunLedger
 from tracewire_telemetry.limits import NS_PER_SECOND, EngineDeadlines, LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.origins import Origins
 from tracewire_telemetry.settling import Settling, StampStore
 from tracewire_telemetry.spans import RunSpans, RunTracing
 from tracewire_telemetry.vocabulary import EventType, Outcome
@@ -167,7 +168,8 @@ class Watch:
         deadlines: LinkDeadlines,
     ) -> None:
         self.runs: dict[str, OpenRun] = {}
-        self.incidents = Incidents(metrics)
+        self.origins = Origins()
+        self.incidents = Incidents(metrics, self.origins)
         self.last_tick_unix_seconds = 0.0
         self.loop_lag_seconds = 0.0
         self._metrics = metrics

@@ -120,6 +120,7 @@ async def test_an_overdue_event_is_counted_and_logged_once(watched: Watched) -> 
         "last_seq": 2,
         "count": 1,
         "link": "emitter",
+        "origin": "user",
     } == record
 
 

@@ -4,9 +4,11 @@ Entirely by PyJWT, with the one algorithm that is configured, or that the token'
 algorithm confusion find no way in.
 """
 
+import hashlib
 import os
 import secrets
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ from tracewire.errors import TracewireError
 from tracewire.gateway.keys import ALGORITHMS, KeyRing
 from tracewire.gateway.revocation import Revocations
 from tracewire.settings import Settings
+from tracewire_telemetry.origins import OWN_USERS
 from tracewire_telemetry.vocabulary import CloseCode
 
 ALGORITHM: Final = "HS256"
@@ -25,6 +28,10 @@ DEVELOPMENT_ISSUER: Final = "tracewire-development"
 USER_ID_CHARACTERS_MAX: Final = 256
 TOKEN_CHARACTERS_MAX: Final = 8192
 """A longer token is not looked at; a header of this length gets through no common proxy either."""
+
+
+OWN_TOKENS_MAX: Final = 16
+"""Tokens of the server's own that hold at once: each connection of a canary has a new one."""
 
 
 class Principal(Struct, frozen=True):
@@ -70,6 +77,15 @@ class Authenticator:
         self._audiences = settings.jwt_audience or None
         self._leeway_seconds = settings.jwt_leeway_seconds
         self._revocations = revocations
+        self._own_tokens: deque[bytes] = deque(maxlen=OWN_TOKENS_MAX)
+
+    def admit(self, token: str) -> None:
+        """Let this token sign in by one of the server's own names, which are refused to everybody else: what such a
+        user misses pages nobody.
+        """
+        digest = _digest(token)
+        if digest not in self._own_tokens:
+            self._own_tokens.append(digest)
 
     async def authenticate(self, token: str | None) -> Principal:
         """The principal of a token; where its key is not at hand, the keys are read anew first.
@@ -98,6 +114,8 @@ class Authenticator:
         if len(token) > TOKEN_CHARACTERS_MAX:
             raise AuthenticationError(f"the token has more than {TOKEN_CHARACTERS_MAX} characters")
         principal = _principal(self._claims(token))
+        if principal.user_id in OWN_USERS and _digest(token) not in self._own_tokens:
+            raise AuthenticationError(f"the name {principal.user_id!r} is the server's own; sign in by another")
         self.check(principal, time.time())
         return principal
 
@@ -145,6 +163,10 @@ class Authenticator:
         if key is None:
             raise UnknownKeyError("the token's key is none of its issuer's")
         return key, str(algorithm)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
 
 
 def _principal(claims: dict[str, Any]) -> Principal:

@@ -80,6 +80,7 @@ class RecoveredTraces:
             trace_id=int(run.trace_id, 16),
             root_span_id=int(run.root_span_id, 16),
             sampled=record.sampled,
+            origin=self._recovery.origins.of(run.user_id),
         )
         events: list[DurableEvent] = []
         while page := await self._log.replay(run.run_id, len(events), limit=PAGE_EVENTS):

@@ -233,6 +233,7 @@ class RunService:
             trace_id=int(record.trace_id, 16),
             root_span_id=int(record.root_span_id, 16),
             sampled=record.sampled,
+            origin=self._watch.origins.of(record.user_id),
             required=spec.requires,
         )
         links = [link for link in (handshake, parse_traceparent(request.traceparent)) if link is not None]

@@ -1,0 +1,53 @@
+"""The metrics of `tracewire probe`, on a port of its own: the canary's stamp, and at which link it last broke."""
+
+import time
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from tracewire_telemetry.catalog import CANARY_LAST_SUCCESS, PROBE_LINK_BROKEN, PROBES
+from tracewire_telemetry.vocabulary import LINKS, Link
+
+RESULTS: Final = ("ok", "broken")
+
+
+class ProbeMetrics:
+    """What one probing process tells. `open` before anybody can scrape it, `close` at the end."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._probes = Counter(PROBES.full_name, PROBES.help, PROBES.label_names, registry=self._registry)
+        for result in RESULTS:
+            self._probes.labels(result)
+        self._broken = Gauge(
+            PROBE_LINK_BROKEN.full_name, PROBE_LINK_BROKEN.help, PROBE_LINK_BROKEN.label_names, registry=self._registry
+        )
+        for link in LINKS:
+            self._broken.labels(link.value)
+        self._last_success: Gauge | None = None
+
+    def open(self, host: str, port: int) -> int:
+        """Serve them; the port, which 0 leaves to the system.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        self._server, self._thread = start_http_server(port, host, self._registry)
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def probed(self, *, succeeded: bool, broken: Link | None) -> None:
+        """A probe ended; `broken` is the link that it broke at, where it was one."""
+        self._probes.labels(RESULTS[0] if succeeded else RESULTS[1]).inc()
+        for link in LINKS:
+            self._broken.labels(link.value).set(link is broken)
+        if succeeded:
+            if self._last_success is None:
+                spec = CANARY_LAST_SUCCESS
+                self._last_success = Gauge(spec.full_name, spec.help, registry=self._registry)
+            self._last_success.set(time.time())
