@@ -5,6 +5,7 @@ critical types; what arrives is held against its receipt, and the run's ledger, 
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -92,29 +93,49 @@ class Went(Struct, frozen=True):
 
 async def probe(url: str, token: str, *, within_seconds: float = WITHIN_SECONDS) -> ProbeReport:
     """Go the whole way once. `url` is the socket's; nothing is raised for what a server does, or does not do."""
-    run: ClientRun | None = None
-    order: list[str] = []
-    trouble: ClientError | str | None = None
-    connected = False
+    until = asyncio.get_running_loop().time() + within_seconds
+    client, seen = Client(url, token, reconnect=False), _Seen()
     try:
-        async with asyncio.timeout(within_seconds), Client(url, token, reconnect=False) as client:
-            connected = True
-            run = await client.start_run(INPUT, agent=AGENT)
-            async for envelope in run:
-                order.append(envelope.type.value)  # noqa: PERF401 # what came before a failure is kept
+        async with asyncio.timeout_at(until):
+            await client.__aenter__()
+        await _see(client, seen, until)
     except ClientError as error:
-        trouble = error
+        seen.trouble = error
     except TimeoutError:
-        trouble = f"no {'terminal event' if connected else 'ready'} within {within_seconds:g} s"
-    if not connected:
-        return ProbeReport(None, Broken(None, str(trouble)))
+        seen.trouble = f"no {'terminal event' if client.ready else 'ready'} within {within_seconds:g} s"
+    run = seen.run
+    if not client.ready:
+        return ProbeReport(None, Broken(None, str(seen.trouble)))
     if run is None:
-        broken = Broken(Link.ENGINE, _told(trouble) or "no run was accepted")
+        broken = Broken(Link.ENGINE, _told(seen.trouble) or "no run was accepted")
         return ProbeReport(None, _named(broken), _checks(broken, None))
     ledger, unread = await _ledger(url, token, run.run_id)
-    went = Went(order, run.received, run.receipt_agrees, run.receipt, _bad_end(run), trouble)
+    went = Went(seen.order, run.received, run.receipt_agrees, run.receipt, _bad_end(run), seen.trouble)
     found = judge(went, ledger) if ledger is not None else Broken(None, unread)
     return ProbeReport(run.run_id, _named(found) if found is not None else None, _checks(found, ledger))
+
+
+class _Seen:
+    def __init__(self) -> None:
+        self.run: ClientRun | None = None
+        self.order: list[str] = []
+        self.trouble: ClientError | str | None = None
+
+
+async def _see(client: Client, seen: _Seen, until: float) -> None:
+    try:
+        async with asyncio.timeout_at(until):
+            seen.run = await client.start_run(INPUT, agent=AGENT)
+            async for envelope in seen.run:
+                seen.order.append(envelope.type.value)
+    except asyncio.CancelledError:
+        # Whoever probes has to go: the run that nobody watches any more need not go on.
+        if seen.run is not None:
+            with contextlib.suppress(ClientError):
+                await seen.run.cancel()
+        raise
+    finally:
+        await client.close()
 
 
 async def _ledger(url: str, token: str, run_id: str) -> tuple[dict[str, Any] | None, str]:
@@ -141,10 +162,11 @@ def judge(went: Went, ledger: Mapping[str, Any]) -> Broken | None:
     chain's order that has not taken an event is the one at which it was lost.
     """
     rows: Sequence[Mapping[str, Any]] = ledger["events"]
-    if went.ended_badly is not None:
+    if went.ended_badly is not None and (ledger["waiting"] == [] or _NAMED.search(went.ended_badly)):
         return Broken(Link.ENGINE, went.ended_badly)
     also = f" ({_told(went.trouble)})" if went.trouble is not None else ""
     if ledger["waiting"]:
+        also = f" ({went.ended_badly})" if went.ended_badly is not None else also
         return Broken(Link.BRIDGE, f"{', '.join(ledger['waiting'])} emitted and not sequenced{also}")
     for link in LINKS:
         lost = next((row for row in rows if row[link.value] is None), None)
@@ -208,7 +230,8 @@ def _checks(broken: Broken | None, ledger: Mapping[str, Any] | None) -> tuple[Li
             checks.append(LinkCheck(link, False, broken.why))
             reached = False
         elif reached:
-            checks.append(LinkCheck(link, True, f"{sum(row[link.value] is not None for row in rows)} events"))
+            crossed = sum(row[link.value] is not None for row in rows)
+            checks.append(LinkCheck(link, True, f"{crossed} of {len(rows)} events"))
         else:
             checks.append(LinkCheck(link, None, f"not reached ({at.value if at else ''})"))
     return tuple(checks)

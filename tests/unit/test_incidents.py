@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from opentelemetry.sdk.resources import Resource
 from structlog.testing import CapturingLogger
 
@@ -69,9 +71,9 @@ class Scene:
         [row] = self.rows.values()
         return row
 
-    def open(self, engine: EngineDeadlines = PATIENT) -> OpenRun:
+    def open(self, engine: EngineDeadlines = PATIENT, **identity: Any) -> OpenRun:
         """Accept a run."""
-        return self.watch.open(identity_of(), (), now=OPENED_NS, unix_ns=OPENED_UNIX_NS, engine=engine)
+        return self.watch.open(identity_of(**identity), (), now=OPENED_NS, unix_ns=OPENED_UNIX_NS, engine=engine)
 
     def follow(self, run: OpenRun, at_ms: float, peer: NotingPeer) -> int:
         """A socket follows the run."""
@@ -139,6 +141,32 @@ async def test_further_events_at_the_same_link_join_the_incident_of_the_first(sc
         1,
     ]
     assert list(scene.metrics.users.series()) == [(("ada", "agent_started", "client"), 2)]
+
+
+async def test_an_incident_of_a_canary_is_kept_and_healed_and_counted_nowhere(scene: Scene) -> None:
+    """It opens, closes its socket and ends as any other; no metric that pages for users knows of it, not even one that
+    an earlier process left open.
+    """
+    scene.watch.origins.add("service-account-7")
+    for user_id in ("canary", "canary-detection", "service-account-7"):
+        run = scene.open(run_id=user_id, user_id=user_id)
+        peer = NotingPeer()
+        socket = scene.follow(run, 0, peer)
+        written(run, socket, STARTED, 0)
+        scene.tick(10_000)
+        assert (peer.asked, (await scene.row()).state) == (["resync"], OPEN)
+        run.ledger.acknowledged(socket, 1, ns(11_000))
+        scene.watch.incidents.review(run.ledger, run.incidents, ns(11_000))
+        row = await scene.row()
+        assert (row.state, row.user_id, row.link) == (HEALED, user_id, Link.CLIENT)
+        scene.rows.clear()
+        scene.watch.incidents.adopt([replace(row, state=OPEN)], now=ns(12_000), heal_seconds=30)
+        scene.watch.incidents.acknowledged(user_id, 1, ns(12_000), OPENED_UNIX_NS)
+        assert (await scene.row()).state is HEALED
+        scene.rows.clear()
+    assert scene.value("events_missing_total", event_type=STARTED, link="client") == 0
+    assert scene.value("events_healed_total", link="client") == 0
+    assert (list(scene.metrics.users.series()), scene.metrics.users.users_affected) == ([], 0)
 
 
 async def test_an_incident_at_the_client_closes_the_socket_that_owes_the_ack(scene: Scene) -> None:

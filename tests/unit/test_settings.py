@@ -199,6 +199,16 @@ def test_settings_that_hold_are_taken(environ: dict[str, str]) -> None:
     load_settings(environ)
 
 
+def test_a_canary_whose_tokens_an_issuer_signs_needs_the_file_of_one() -> None:
+    """Without canaries, or where the server signs itself, there is none to name."""
+    issuer = {"TRACEWIRE_JWKS_FILE": "keys.json"}
+    canary = {"TRACEWIRE_CANARY_SECONDS": "30"}
+    (failure,) = failures(issuer | canary)
+    assert failure.startswith("TRACEWIRE_CANARY_TOKEN_FILE: ")
+    for environ in (issuer, canary, issuer | canary | {"TRACEWIRE_CANARY_TOKEN_FILE": "token"}):
+        load_settings(environ)
+
+
 def test_a_secret_is_not_shown_in_a_failure() -> None:
     """The failures go to the terminal and into logs."""
     found = failures({"TRACEWIRE_JWT_SECRET": "hunter2", "TRACEWIRE_PORT": "x"})
