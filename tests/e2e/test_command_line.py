@@ -80,7 +80,7 @@ def test_the_help_of_serve_lists_every_setting_with_its_unit_and_default() -> No
         if f"{setting.variable} {setting.description} [default: {shown}]" not in flat:
             missing.append(setting.variable)
     assert missing == []
-    for flag in ("--host", "--port", "--ops-host", "--ops-port", "--data-dir", "--agent"):
+    for flag in ("--host", "--port", "--ops-host", "--ops-port", "--data-dir", "--agent", "--canary"):
         assert f" {flag} " in flat
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in flat
 

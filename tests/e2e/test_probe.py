@@ -1,5 +1,6 @@
 """`tracewire probe` against real server processes: healthy, broken at each link, not there, not letting it in."""
 
+import asyncio
 import os
 import re
 import signal
@@ -12,7 +13,11 @@ import httpx
 import pytest
 
 from support.served_chain import QUICK, TESTS
-from support.servers import ServerProcess
+from support.servers import ServerProcess, server_under_test
+from tracewire import main
+from tracewire.engine.agent_context import AgentContext
+from tracewire.probing import probe as probe_of
+from tracewire_telemetry.vocabulary import Outcome
 
 SECONDS = 60
 LINKS = ["engine", "bridge", "emitter", "socket", "client"]
@@ -55,6 +60,30 @@ def probe(*arguments: str) -> subprocess.CompletedProcess[str]:
 def of(server: ServerProcess) -> tuple[str, ...]:
     """The options that name this server."""
     return ("--url", server.ws_url, "--data-dir", str(server.data_dir))
+
+
+async def forever(ctx: AgentContext) -> None:
+    """In the analyst's place: it never ends."""
+    await asyncio.Event().wait()
+
+
+async def test_a_probe_that_has_to_go_leaves_no_run_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the end of the run that nobody watches any more: cancelled, not lost when the server stops."""
+    monkeypatch.setattr(main, "build_analyst", lambda *_: forever)
+    async with server_under_test(tmp_path / "data") as server:
+        token = server.token("tracewire-probe")
+        probing = asyncio.create_task(probe_of(server.server.ws_url, token, within_seconds=SECONDS))
+        runs = server.server.telemetry.watch.runs
+        async with asyncio.timeout(SECONDS):
+            while not any(run.ledger.client and run.ledger.client[0] for run in runs.values()):
+                await asyncio.sleep(0)
+        [run] = runs.values()
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+        async with asyncio.timeout(SECONDS):
+            while run.ledger.outcome is None:
+                await asyncio.sleep(0)
+        assert run.ledger.outcome is Outcome.CANCELLED
 
 
 @pytest.fixture(scope="module")
