@@ -30,6 +30,9 @@ from tracewire_telemetry.sdk import Telemetry
 from tracewire_telemetry.vocabulary import Link
 
 TOKEN_SECONDS: Final = 3_600.0
+SECONDS_MAX: Final = 60.0
+DETECTION_SECONDS_MAX: Final = 780.0
+"""Past these the alerts on the canaries' stamps (90 s with 30 s to wait, and 15 min) fire between two rounds."""
 DETECTION_MARGIN_SECONDS: Final = 15.0
 """How long, past the deadlines of the server, an incident may take to open and to heal."""
 STOP_SECONDS: Final = 1.0
@@ -115,6 +118,11 @@ class Canaries:
         if not settings.canary_seconds:
             return
         self._url = reachable(url)
+        if settings.canary_seconds > SECONDS_MAX or settings.canary_detection_seconds > DETECTION_SECONDS_MAX:
+            advice = (
+                f"the alerts expect at most {SECONDS_MAX:g} s and {DETECTION_SECONDS_MAX:g} s: go lower, or adapt them"
+            )
+            _log.warning("canary_seldom", seconds=settings.canary_seconds, advice=advice)
         probing = _State("probe", catalog.CANARY_LAST_SUCCESS)
         detection = _State("detection", catalog.CANARY_DETECTION_LAST_SUCCESS)
         self._tasks = [

@@ -330,9 +330,12 @@ async def _doctor(folder: str) -> int:
 @click.option("--token", envvar="TRACEWIRE_TOKEN", help="Probe with this token (or TRACEWIRE_TOKEN).")
 @click.option("--every", metavar="DURATION", help="Go on for ever, so often, as in 30s.")
 @click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), help="With --every: serve metrics on this loopback port."
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="With --every: serve metrics on this loopback port; 0 takes a free one.",
 )
-@click.option("--within", default="20s", show_default=True, help="How long one probe may take.")
+@click.option("--within", metavar="DURATION", default="20s", show_default=True, help="How long one probe may take.")
 @click.option("--data-dir", help="The server's data folder, whose secret signs for --user.  [default: .tracewire]")
 def probe(
     url: str,
