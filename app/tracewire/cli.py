@@ -351,39 +351,22 @@ def probe(
     Exits with 0 if all of it holds, else with 1, and names the link that does not. With --every it goes on, and the
     exit code says nothing of the probes.
     """
-    from tracewire.asking import checked_url
-    from tracewire.probe_command import probe_forever, probe_once
-
-    try:
-        url = checked_url(url)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--url") from None
-    if metrics_port is not None and every is None:
-        raise click.BadParameter(
-            "there is nothing to scrape of one probe; name --every too", param_hint="--metrics-port"
-        )
-    within_seconds = _seconds(within, "--within")
+    from tracewire.probe_command import run_probe
 
     def fresh_token() -> str:
         return token if token is not None and user is None else _development_token(user or PROBE_USER, data_dir)
 
-    first = fresh_token()
-    if every is None:
-        sys.exit(_run(lambda: probe_once(url, first, within_seconds=within_seconds)))
-    every_seconds = _seconds(every, "--every")
-    try:
-        code = _run(
-            lambda: probe_forever(
-                url,
-                fresh_token,
-                every_seconds=every_seconds,
-                within_seconds=within_seconds,
-                metrics_port=metrics_port,
-            )
+    every_seconds = None if every is None else _seconds(every, "--every")
+    within_seconds = _seconds(within, "--within")
+    sys.exit(
+        run_probe(
+            url,
+            fresh_token,
+            every_seconds=every_seconds,
+            within_seconds=within_seconds,
+            metrics_port=metrics_port,
         )
-    except OSError as error:
-        raise click.BadParameter(f"{metrics_port}: {error.strerror}", param_hint="--metrics-port") from None
-    sys.exit(code)
+    )
 
 
 def _run(main_: Callable[[], Coroutine[Any, Any, int]]) -> int:

@@ -1,7 +1,9 @@
 """The metrics of `tracewire probe`, on a port of its own: the canary's stamp, and at which link it last broke."""
 
+import threading
 import time
 from typing import Final
+from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
@@ -12,7 +14,7 @@ RESULTS: Final = ("ok", "broken")
 
 
 class ProbeMetrics:
-    """What one probing process tells. `open` before anybody can scrape it, `close` at the end."""
+    """What one probing process tells. `open` it for somebody to scrape; `close` it at the end."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -25,6 +27,7 @@ class ProbeMetrics:
         for link in LINKS:
             self._broken.labels(link.value)
         self._last_success: Gauge | None = None
+        self._serving: tuple[WSGIServer, threading.Thread] | None = None
 
     def open(self, host: str, port: int) -> int:
         """Serve them; the port, which 0 leaves to the system.
@@ -32,14 +35,16 @@ class ProbeMetrics:
         Raises:
             OSError: the address cannot be had.
         """
-        self._server, self._thread = start_http_server(port, host, self._registry)
-        return self._server.server_port
+        self._serving = start_http_server(port, host, self._registry)
+        return self._serving[0].server_port
 
     def close(self) -> None:
-        """Serve no more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """Serve no more, if they were served."""
+        if self._serving is not None:
+            server, thread = self._serving
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def probed(self, *, succeeded: bool, broken: Link | None) -> None:
         """A probe ended; `broken` is the link that it broke at, where it was one."""

@@ -140,6 +140,7 @@ def test_what_keeps_a_probe_from_its_server_is_said_in_one_sentence(server: Serv
         "is no socket's URL": ("--url", "http://127.0.0.1:8000"),
         "'soon' is no duration": (*of(server), "--every", "soon"),
         "there is nothing to scrape of one probe": (*of(server), "--metrics-port", "0"),
+        "Address already in use": (*of(server), "--every", "1s", "--metrics-port", str(httpx.URL(server.url).port)),
         "holds no development secret": ("--url", server.ws_url, "--data-dir", str(server.data_dir / "other")),
     }
     for why, arguments in refused.items():
