@@ -40,7 +40,7 @@ async def cause(world: "World") -> None:
         world.weather.reorder = random.choice((0.0, 0.5))
         world.weather.delay = random.choice((0.0, 0.05, 0.2))
     world.calm = not (count or world.weather.repeat or world.weather.reorder or world.weather.delay)
-    kinds: tuple[Callable[[World], None], ...] = (_cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill)
+    kinds: tuple[Callable[[World], None], ...] = (_cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill, _slow)
     for _ in range(random.choice((0, 0, 1, 2))):
         world.loop.call_later(random.random() * 0.3, _scrape, world)
     moments = sorted(random.random() ** 2 * FAULT_SECONDS_MAX for _ in range(count))
@@ -96,6 +96,14 @@ def _stall(world: "World") -> None:
         world.loop.call_later(world.random.choice((0.01, 0.1, 1.0, 2.5)), wire.unstall)
 
 
+def _slow(world: "World") -> None:
+    """Each commit takes long for a while."""
+    disk = world.disk
+    disk.slow_seconds = world.random.choice((0.03, 0.2, 0.7, 1.5))
+    world.tell("the disk is slow", disk.slow_seconds)
+    world.loop.call_later(world.random.choice((0.01, 0.3)), setattr, disk, "slow_seconds", 0.0)
+
+
 def _scrape(world: "World") -> None:
     """Somebody reads the metrics, which flushes the ledgers of the open runs; no fault."""
     if world.server.process.alive:
@@ -119,5 +127,6 @@ def _free(world: "World") -> None:
 
 
 def _heal(world: "World") -> None:
-    """The disk takes writes. What was cut, killed or stalled comes back by itself, later."""
+    """The disk takes writes, and fast ones. What was cut, killed or stalled comes back by itself, later."""
+    world.disk.slow_seconds = 0.0
     _free(world)

@@ -8,13 +8,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from simulation.devices import EVENT_NAMES, Sighting
+from simulation.incidents import Truth
 from simulation.memory_log import Disk, StoredRun
 from simulation.network import Wire
 from tracewire.bridge.contract import RunContract
 from tracewire.events import ReceivedEnvelope, decode_envelope
 from tracewire_telemetry.ledger import RunLedger
-from tracewire_telemetry.verdicts import IN_TIME_NS
-from tracewire_telemetry.vocabulary import TERMINAL_TYPES, EventType, Link, Verdict
+from tracewire_telemetry.verdicts import IN_TIME_NS, count_verdicts
+from tracewire_telemetry.vocabulary import NEXT, TERMINAL_TYPES, EventType, Link, Verdict
 
 
 class _Peek(Struct):
@@ -32,8 +33,9 @@ _peek = msgspec.json.Decoder(_Peek)
 class Written:
     """Looks at every frame as it is written to a socket: it is durable, its user's, and next in its run's order."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, truth: Truth) -> None:
         self._disk = disk
+        self._truth = truth
         self._next: dict[tuple[int, str], int] = {}
         self.newest: dict[str, int] = {}
 
@@ -64,6 +66,7 @@ class Written:
         if first not in (expected, 1):
             yield f"{said}, and {expected} is next there"
         self._next[key] = frame.seq + 1
+        self._truth.written(frame.run_id, first, frame.seq)
         self.newest[frame.run_id] = max(self.newest.get(frame.run_id, 0), frame.seq)
         if frame.first_seq is UNSET and run.bodies[frame.seq - 1] != line:
             yield f"{said}, which is not what the log holds"
@@ -163,9 +166,9 @@ def _problems_of_verdicts(ledger: RunLedger, said: str, *, calm: bool) -> Iterat
     if not ledger.settled_ns:
         yield f"{said} is not settled"
         return
-    verdicts = ledger.verdicts()
+    verdicts = count_verdicts(ledger)
     owed = sum(not ledger.is_delta(seq) for seq in range(1, ledger.last_seq + 1))
-    owed += sum(lost.seq is None and lost.event_type is not EventType.AGENT_DELTA for lost in ledger.missing)
+    owed += sum(lost.seq is None and lost.event_type not in (EventType.AGENT_DELTA, NEXT) for lost in ledger.missing)
     if sum(verdicts.values()) != owed:
         yield f"{said}: {dict(verdicts)} are {sum(verdicts.values())} verdicts on {owed} events"
     in_time = sum(

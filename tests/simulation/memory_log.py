@@ -10,10 +10,12 @@ from random import Random
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from tracewire.errors import LogUnavailableError, RequestIdReusedError, SequenceError, UnknownRunError
-from tracewire.eventlog import Accepted, RunRecord, RunSummary, StoredEvent, Turn
+from tracewire.eventlog import Accepted, Digest, IncidentQuery, Removed, RunRecord, RunSummary, StoredEvent, Turn
 from tracewire.eventlog.sqlite_writes import Pending
+from tracewire_telemetry.incidents import Incident
 from tracewire_telemetry.vocabulary import Outcome
 
 ACK_FLUSH_SECONDS = 0.05
@@ -50,12 +52,14 @@ class StoredRun:
 
 
 class Disk:
-    """What survives a crash. While it is `full` no commit succeeds."""
+    """What survives a crash. While it is `full` no commit succeeds; each takes `slow_seconds` more."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.requests: dict[tuple[str, str], str] = {}
         self.stamps: dict[str, bytes] = {}
+        self.incidents: dict[str, Incident] = {}
+        self.slow_seconds = 0.0
         self.full = False
         self.refused = 0
         self.on_ack: Callable[[str, int], None] = lambda _run_id, _seq: None
@@ -92,8 +96,11 @@ class MemoryLog:
     def _hand_over(self, future: asyncio.Future[Any], write: Write) -> None:
         self._waiting.append((future, write))
         if not self._writing:
-            self._writing = True
-            self._loop.call_later(self._random.choice(COMMIT_SECONDS), self._commit)
+            self._begin_commit()
+
+    def _begin_commit(self) -> None:
+        self._writing = True
+        self._loop.call_later(self._random.choice(COMMIT_SECONDS) + self._disk.slow_seconds, self._commit)
 
     def _commit(self) -> None:
         group, self._waiting = self._waiting, []
@@ -119,8 +126,7 @@ class MemoryLog:
                 future.set_result(result)
         self._writing = False
         if self._waiting:
-            self._writing = True
-            self._loop.call_later(self._random.choice(COMMIT_SECONDS), self._commit)
+            self._begin_commit()
 
     async def accept(self, record: RunRecord) -> Accepted:
         """As the port says."""
@@ -194,6 +200,16 @@ class MemoryLog:
         self._hand_over(future, write)
         await future
 
+    async def store_incidents(self, incidents: Sequence[Incident]) -> None:
+        """As the port says."""
+
+        def write() -> None:
+            self._disk.incidents.update((incident.incident_id, incident) for incident in incidents)
+
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._hand_over(future, write)
+        await future
+
     # Reading.
 
     async def _read(self) -> None:
@@ -245,6 +261,22 @@ class MemoryLog:
         """As the port says."""
         return [run for run in await self._summaries() if run.open]
 
+    async def unsettled_runs(self) -> Sequence[RunSummary]:
+        """As the port says."""
+        ended = [run for run in await self._summaries() if not run.open and run.run_id not in self._disk.stamps]
+        return ended[::-1]
+
+    async def incidents(self, query: IncidentQuery) -> Sequence[Incident]:
+        """As the port says, for the one query that is made here: of those in a state, a page after another."""
+        await self._read()
+        kept = sorted(self._disk.incidents.values(), key=lambda incident: incident.incident_id, reverse=True)
+        return [
+            replace(incident)
+            for incident in kept
+            if (query.state is None or incident.state is query.state)
+            and (query.before_id is None or incident.incident_id < query.before_id)
+        ][: query.limit]
+
     async def turns(self, user_id: str, thread_id: str, *, limit: int) -> Sequence[Turn]:
         """No agent here looks at earlier turns."""
         return ()
@@ -253,6 +285,33 @@ class MemoryLog:
         """As the port says."""
         await self._read()
         return self._disk.stamps.get(run_id)
+
+    # Retention, which does not run here: the schedules are over before anything is old.
+
+    async def ended_runs(self, *, before_unix_ns: int, limit: int) -> Sequence[str]:
+        """None is old."""
+        return ()
+
+    async def long_runs(self, *, events_max: int, limit: int) -> Sequence[RunSummary]:
+        """None is long."""
+        return ()
+
+    async def trim(self, run_id: str, first_seq: int, digest: bytes) -> None:
+        """Never asked for."""
+        raise NotImplementedError
+
+    async def digest(self, run_id: str) -> Digest | None:
+        """Nothing was trimmed."""
+        await self._read()
+        return None
+
+    async def remove(self, run_ids: Sequence[str], *, events_max: int, bytes_max: int) -> Removed:
+        """Never asked for."""
+        raise NotImplementedError
+
+    async def bytes_used(self) -> int:
+        """Nobody looks at it here."""
+        return 0
 
     async def health(self) -> str | None:
         """As the port says."""

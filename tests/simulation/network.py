@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.frames import Close
 
 from simulation.virtual_loop import Process, VirtualLoop
+from tracewire.gateway.progress import Progress
 from tracewire.gateway.transport import EXTENSION
 from tracewire_telemetry.vocabulary import CloseCode
 
@@ -49,6 +49,7 @@ class Wire:
         tell: Callable[..., None],
         on_written: Callable[["Wire", bytes], None],
         on_closed: Callable[["Wire", CloseCode], None],
+        on_come: Callable[[str], None],
     ) -> None:
         self.number = number
         self.user_id = user_id
@@ -62,6 +63,7 @@ class Wire:
         self.tell = tell
         self.on_written = on_written
         self.on_closed = on_closed
+        self.on_come = on_come
         self._arrival = {"up": 0.0, "down": 0.0}
         self._late = 0.0
         self._held: list[Callable[[], None]] = []
@@ -126,6 +128,7 @@ class ServerEnd:
         self.last_life_ns = 0
         self._on_writable: Callable[[], None] = lambda: None
         self._unread = 0
+        self._progress = Progress()
         self._high_water_bytes = wire.random.choice(HIGH_WATER_BYTES)
         self._closed = False
         self._inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -150,8 +153,9 @@ class ServerEnd:
 
     def take(self, text: str) -> None:
         """A frame of the client has come."""
-        self.last_life_ns = self.wire.loop.now_ns
+        self._show_life()
         if not self._closed:
+            self.wire.on_come(text)
             self._inbox.put_nowait({"type": "websocket.receive", "text": text})
 
     def lose(self) -> None:
@@ -171,6 +175,7 @@ class ServerEnd:
             return
         self.wire.on_written(self.wire, body)
         self._unread += len(body)
+        self._progress.written += len(body)
         if self._unread > self._high_water_bytes:
             self.writable = False
         client = self.wire.client
@@ -190,6 +195,21 @@ class ServerEnd:
         if not self.writable and self._unread <= self._high_water_bytes // 4 and not self.wire.cut:
             self.writable = True
             self._on_writable()
+
+    def stuck_ns(self, now: int) -> int:
+        """For how long the peer has taken nothing of what waits for it, as far as this was asked."""
+        return self._progress.stuck_ns(self._unread, now)
+
+    def ping(self) -> None:
+        """Ask for a pong, which a client's library answers by itself once it has read what came before."""
+        if self._closed:
+            return
+        wire = self.wire
+        wire.tell("ping", wire.number)
+        wire.carry("down", wire.client.process, lambda: wire.carry("up", self.process, self._show_life))
+
+    def _show_life(self) -> None:
+        self.last_life_ns = self.wire.loop.now_ns
 
     def close(self, code: CloseCode) -> None:
         """Send the close behind what was written."""
@@ -212,7 +232,8 @@ class ClientEnd:
     def __init__(self, wire: Wire, process: Process) -> None:
         self.wire = wire
         self.process = process
-        self.protocol = SimpleNamespace(close_rcvd=None, close_sent=None)
+        self.transport = self
+        self._close_rcvd: Close | None = None
         self._closed = False
         self._messages: deque[bytes] = deque()
         self._arrived = asyncio.Event()
@@ -226,7 +247,7 @@ class ClientEnd:
     def lose(self, code: CloseCode | None) -> None:
         """The server closed with this code, or the connection is gone."""
         if code is not None:
-            self.protocol.close_rcvd = Close(code.value, code.reason)
+            self._close_rcvd = Close(code.value, code.reason)
         self._closed = True
         self._arrived.set()
 
@@ -234,12 +255,21 @@ class ClientEnd:
         return self
 
     async def __anext__(self) -> str:
+        return (await self.recv()).decode()
+
+    async def recv(self, *, decode: bool = False) -> bytes:
+        """The next frame.
+
+        Raises:
+            ConnectionClosedError: there will be none.
+        """
+        assert not decode
         while not self._messages:
             if self._closed:
-                raise ConnectionClosedError(self.protocol.close_rcvd, None)
+                raise ConnectionClosedError(self._close_rcvd, None)
             self._arrived.clear()
             await self._arrived.wait()
-        return self._messages.popleft().decode()
+        return self._messages.popleft()
 
     async def send(self, body: bytes, *, text: bool = True) -> None:
         """Send one frame.
@@ -249,7 +279,7 @@ class ClientEnd:
         """
         assert text
         if self._closed:
-            raise ConnectionClosed(self.protocol.close_rcvd, None)
+            raise ConnectionClosed(self._close_rcvd, None)
         wire, said = self.wire, body.decode()
         wire.tell("sent", wire.number, said)
         if said.startswith('{"type":"start_run"'):
@@ -259,6 +289,11 @@ class ClientEnd:
         for _ in range(times):
             overtaken = ack and wire.random.random() < wire.weather.reorder
             wire.carry("up", wire.server.process, lambda: wire.server.take(said), overtaken=overtaken)
+
+    def abort(self) -> None:
+        """Let go of the connection at once, as of its transport. What came before is read no more."""
+        self._messages.clear()
+        self.wire.break_(server_notices=self.wire.delay(), client_notices=0.0)
 
     async def close(self) -> None:
         """Close the connection."""

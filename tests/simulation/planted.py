@@ -27,6 +27,7 @@ from tracewire.runs import recovery
 from tracewire.runs.service import RunService
 from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.verdicts import verdicts_of
 from tracewire_telemetry.watch import Watch
 
 
@@ -270,7 +271,7 @@ BUGS = {
     "verdict_in_time_unacked": Bug(
         "ledger",
         "what nobody has acked is called in time",
-        (Change(RunLedger.verdict, "if not acked_ns:", "if False:"),),
+        (Change(verdicts_of, "elif ledger.client[index]:", "else:"),),
     ),
 }
 

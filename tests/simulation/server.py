@@ -8,8 +8,11 @@ from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 
+from simulation.incidents import DEADLINES, JudgedIncidents, Truth
 from simulation.memory_log import Disk, MemoryLog
+from simulation.network import Wire
 from simulation.virtual_loop import EPOCH_NS, NS_PER_SECOND, Process
+from tracewire.delivery.connection import Connection
 from tracewire.delivery.connections import Connections
 from tracewire.delivery.emitter_factory import UserEmitterFactory
 from tracewire.engine.agent import AgentRegistry, AgentSpec
@@ -17,22 +20,24 @@ from tracewire.engine.execution_engine import ExecutionEngine
 from tracewire.engine.factory import ExecutionFactory
 from tracewire.gateway.auth import Principal
 from tracewire.gateway.closing import SocketKeeper
-from tracewire.gateway.sockets import SocketGateway
+from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire.readiness import Readiness
+from tracewire.runs.incidents import adopt_incidents
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.service import RunService
 from tracewire.settings import Settings
-from tracewire_telemetry.ledger import LinkDeadlines, RunLedger
+from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.replayed import ReplayTracing
 from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.vocabulary import Outcome
 from tracewire_telemetry.watch import OpenRun, Watch
 
 HEARTBEAT_SECONDS = (0.5, 0.5, 1_000.0)
 """With a heartbeat, silent sockets are found; without one, nothing covers up a wake-up that was lost."""
-DEADLINES = LinkDeadlines(bridge_seconds=0.5, emitter_seconds=1.0, socket_seconds=1.5, client_seconds=2.0)
 METRICS = Metrics(version="simulation", agents=("planned",), tools=("search",))
 TRACING = RunTracing(Resource({}), version="simulation", share=1.0, recording=False, dropped=METRICS.spans_dropped)
+REPLAYS = ReplayTracing(Resource({}), None, version="simulation", share=1.0)
 THREADS = ThreadPoolExecutor(1, "never-used")
 
 
@@ -40,6 +45,7 @@ class _Telemetry:
     """Nothing is exported; the metrics are those of all schedules, since making them costs more than a schedule."""
 
     metrics = METRICS
+    replays = REPLAYS
 
     def handshake(self, user_id: str, connection_id: str, started_unix_ns: int) -> None:
         """Handshakes have no span here."""
@@ -72,8 +78,15 @@ class _InOrder(dict[Any, None]):
 class KeepingWatch(Watch):
     """The watch, with every ledger that it ever opened kept to be looked at, and each early settlement told."""
 
-    def __init__(self, connections: Connections, on_early: Callable[[str], None]) -> None:
-        super().__init__(METRICS, TRACING, None, deadlines=DEADLINES)
+    def __init__(
+        self,
+        connections: Connections,
+        random: Random,
+        truth: Truth,
+        on_early: Callable[[str], None],
+    ) -> None:
+        super().__init__(METRICS, TRACING, None, deadlines=random.choice(DEADLINES))
+        self.incidents = self.judged = JudgedIncidents(self, truth, METRICS)
         self.ledgers: list[RunLedger] = []
         self._connections = connections
         self._on_early = on_early
@@ -84,12 +97,22 @@ class KeepingWatch(Watch):
         self.ledgers.append(run.ledger)
         return run
 
-    def consider(self, run: OpenRun) -> None:
+    def consider(self, run: OpenRun, now: int | None = None) -> None:
         """As `Watch.consider`; what it settles without the user must not be followed when the step is over."""
         was_settled = run.ledger.settled_ns
-        super().consider(run)
+        super().consider(run, now)
         if run.ledger.settled_ns and not was_settled and not run.owes_end and run.ledger.pending:
             asyncio.get_running_loop().call_soon(self._look_for_followers, run)
+
+    def connection_of(self, wire: Wire) -> Connection | None:
+        """The ready connection that writes to this wire."""
+        connections = self._connections.of(wire.user_id)
+        return next((connection for connection in connections if connection._transport is wire.server), None)
+
+    def follows(self, wire: Wire, run_id: str) -> bool:
+        """Whether a ready socket over this wire follows the run."""
+        connection = self.connection_of(wire)
+        return connection is not None and run_id in connection.follows
 
     def _look_for_followers(self, run: OpenRun) -> None:
         identity = run.ledger.identity
@@ -108,6 +131,7 @@ class SimulatedServer:
         random: Random,
         number: int,
         agent: Callable[..., Awaitable[Any]],
+        truth: Truth,
         on_early: Callable[[str], None],
     ) -> None:
         self.process = Process(f"server {number}")
@@ -116,15 +140,20 @@ class SimulatedServer:
         )
         self.listening = False
         self.counted = [[list(row) for row in METRICS.events]]
-        self.process.context.run(self._compose, disk, random, agent, on_early)
+        self.process.context.run(self._compose, disk, random, agent, truth, on_early)
 
     def _compose(
-        self, disk: Disk, random: Random, agent: Callable[..., Awaitable[Any]], on_early: Callable[[str], None]
+        self,
+        disk: Disk,
+        random: Random,
+        agent: Callable[..., Awaitable[Any]],
+        truth: Truth,
+        on_early: Callable[[str], None],
     ) -> None:
         self.log = MemoryLog(disk, random)
         self.readiness = Readiness()
         self.connections = Connections()
-        self.watch = KeepingWatch(self.connections, on_early)
+        self.watch = KeepingWatch(self.connections, random, truth, on_early)
         agents = AgentRegistry()
         agents.register(AgentSpec("planned", agent, (), ("search",)))
         emitters, factory = UserEmitterFactory(), ExecutionFactory()
@@ -157,8 +186,9 @@ class SimulatedServer:
 
     async def start(self) -> None:
         """Recover, then listen, in the order of `main.py`. To be awaited in the server's own process."""
-        self.watch.start(self.log.store_stamps)
-        await close_lost_runs(self.log)
+        self.watch.start(self.log.store_stamps, self.log.store_incidents)
+        await close_lost_runs(self.log, METRICS)
+        await adopt_incidents(self.log, self.watch)
         self.keeper.start()
         self.listening = True
 

@@ -17,13 +17,13 @@ import structlog
 import uuid_utils
 from msgspec import Struct
 
-from simulation import faults, invariants
+from simulation import faults, incidents, invariants
 from simulation.devices import BareDevice, Device, OfficialDevice, Plan, Sighting
 from simulation.memory_log import Disk
 from simulation.network import Weather, Wire
 from simulation.server import SimulatedServer
-from simulation.virtual_loop import EPOCH_NS, START_NS, HungError, VirtualLoop, _process
-from tracewire import client as client_module
+from simulation.virtual_loop import EPOCH_NS, NS_PER_SECOND, START_NS, HungError, VirtualLoop, _process
+from tracewire import client_connection
 from tracewire.gateway import sockets
 from tracewire_telemetry.vocabulary import CloseCode
 
@@ -33,8 +33,11 @@ POLL_SECONDS = 0.02
 SAID_BY_THE_WAY = frozenset({"log_unavailable", "run_ended", "not_ready", "unknown_run"})
 """Refusals that a fault explains: a full disk, a cancel that came too late."""
 
-NEVER_CLOSED_WITH = frozenset({CloseCode.RESYNC, CloseCode.INTERNAL, CloseCode.PROTOCOL})
+NEVER_CLOSED_WITH = frozenset({CloseCode.INTERNAL, CloseCode.PROTOCOL})
 """Closes by which the server says that it went wrong, or that a client of ours did."""
+
+
+SILENT_NS_MIN = int(min(deadlines.silence_seconds for deadlines in incidents.DEADLINES) * NS_PER_SECOND)
 
 
 class Result(Struct):
@@ -67,7 +70,8 @@ class World:
         self.wrong: list[str] = []
         self.trace: list[str] = []
         self._tracing = tracing
-        self._written = invariants.Written(self.disk)
+        self.truth = incidents.Truth(self.loop, self.disk, self.wires, self.say_wrong)
+        self._written = invariants.Written(self.disk, self.truth)
         self.disk.on_ack = self._ack_kept
 
     # What the parts tell.
@@ -105,6 +109,12 @@ class World:
         self.happened[f"closed with {code.value}"] += 1
         if code in NEVER_CLOSED_WITH:
             self.say_wrong(f"socket {wire.number} was closed with {code.value} ({code.reason})")
+        watch = self.server.watch
+        connection = watch.connection_of(wire)
+        if code is CloseCode.RESYNC and not (connection and watch.judged.blames(set(connection.follows))):
+            self.say_wrong(f"socket {wire.number} was closed with {code.value}, and nothing that it follows is missing")
+        if code is CloseCode.SILENT and self.loop.now_ns - wire.server.last_life_ns < SILENT_NS_MIN:
+            self.say_wrong(f"socket {wire.number} was closed with {code.value}, and was not silent")
 
     def settled_too_early(self, run_id: str) -> None:
         """A run was settled as one whose user is away, while a socket of theirs follows it."""
@@ -116,7 +126,9 @@ class World:
         """Begin a life of the server."""
         self.servers += 1
         self.tell("server", self.servers, "starts")
-        self.server = SimulatedServer(self.disk, self.random, self.servers, self._planned, self.settled_too_early)
+        self.server = SimulatedServer(
+            self.disk, self.random, self.servers, self._planned, self.truth, self.settled_too_early
+        )
         self.loop.create_task(self.server.start(), context=self.server.process.context)
 
     def crash(self) -> None:
@@ -151,10 +163,11 @@ class World:
             tell=self.tell,
             on_written=self._frame_written,
             on_closed=self._closed_by_server,
+            on_come=self.truth.came,
         )
         self.wires.append(wire)
         self.tell("connected", wire.number, device.process.name)
-        self.loop.create_task(server.gateway.serve(wire.server), context=server.process.context)
+        self.loop.create_task(sockets.serve_socket(server.gateway, wire.server), context=server.process.context)
         return wire.client
 
     async def _planned(self, ctx: Any) -> str:
@@ -222,14 +235,20 @@ class World:
             and all(device.content for device in self.devices)
             and all(run.outcome is not None for run in self.disk.runs.values())
             and not server.watch.runs
-            and server.watch._idle.is_set()
+            and server.watch.settling.idle.is_set()
+            and not server.watch.judged.open_count
+            and not server.watch.judged._unstored
         )
 
     def waits_for(self) -> str:
         """Who is not at rest, for people."""
         waiting = [device.process.name for device in self.devices if not device.content]
         open_runs = [run_id for run_id, run in self.disk.runs.items() if run.outcome is None]
-        return f"waiting: {waiting}, runs open: {open_runs}, not settled: {sorted(self.server.watch.runs)}"
+        watch = self.server.watch
+        return (
+            f"waiting: {waiting}, runs open: {open_runs}, not settled: {sorted(watch.runs)}, "
+            f"incidents open: {watch.judged.open_count}"
+        )
 
     def judge(self) -> None:
         """Look at everything when all is at rest."""
@@ -247,6 +266,7 @@ class World:
         unkept = [ledger.identity.run_id for ledger in watch.ledgers if ledger.identity.run_id not in self.disk.stamps]
         if unkept and not self.disk.refused:
             self.wrong.append(f"the stamps of {unkept} were not kept")
+        self.wrong.extend(incidents.problems_of_incidents(watch.judged, self.disk, watch.ledgers))
         self.wrong.extend(self.loop.failures)
 
 
@@ -262,6 +282,9 @@ def run_schedule(seed: int, *, tracing: bool = False) -> Result:
         else:
             if not world.wrong:
                 world.judge()
+    world.happened["events called missing"] += world.truth.declared
+    for incident in world.disk.incidents.values():
+        world.happened[f"incidents at {incident.link.value} {incident.state.value}"] += 1
     events = sum(len(run.bodies) for run in world.disk.runs.values())
     return Result(seed, world.wrong, world.loop.steps, events, world.trace, world.happened)
 
@@ -281,7 +304,7 @@ def _deterministic(world: World, seed: int) -> Iterator[None]:
         (time, "time_ns", lambda: EPOCH_NS + loop.now_ns),
         (time, "time", lambda: (EPOCH_NS + loop.now_ns) / 1e9),
         (uuid_utils, "uuid7", lambda: f"id-{next(ids):06d}"),
-        (client_module, "connect", lambda url, **options: _Connecting(world, url, options)),
+        (client_connection, "connect", lambda url, **options: _Connecting(world, url, options)),
         (sockets, "SocketTransport", lambda transport: transport),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
