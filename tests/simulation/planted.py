@@ -25,8 +25,11 @@ from tracewire.engine.user_execution_engine import UserExecutionEngine
 from tracewire.gateway.socket_runs import SocketRuns
 from tracewire.runs import recovery
 from tracewire.runs.service import RunService
+from tracewire_telemetry import deadlines
+from tracewire_telemetry.incidents import Incidents
 from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.metrics import Metrics
+from tracewire_telemetry.settling import Settling
 from tracewire_telemetry.verdicts import verdicts_of
 from tracewire_telemetry.watch import Watch
 
@@ -63,14 +66,14 @@ BUGS = {
         "the frame's last_seq is taken for the last but one",
         (
             Change(
-                SocketRuns.resume, "self._follow_from(run_id, last_seq + 1)", "self._follow_from(run_id, last_seq + 2)"
+                SocketRuns.resume, "self._follow_from(run, last_seq + 1)", "self._follow_from(run, last_seq + 2)"
             ),
         ),
     ),
     "live_too_soon": Bug(
         "resume",
         "a run goes live although an event passed since the last page was read",
-        (Change(replay.catch_up, "elif followed.seen_seq < followed.next_seq:", "else:"),),
+        (Change(replay.catch_up, "and followed.seen_seq < followed.next_seq:", ":"),),
     ),
     "live_before_replayed": Bug(
         "resume",
@@ -83,12 +86,12 @@ BUGS = {
     "replay_before_the_emitter": Bug(
         "resume",
         "a commit that a reader sees first is written before the emitter knows of it",
-        (Change(replay._told, "return [event for event in events if event.seq <= committed]", "return events"),),
+        (Change(replay._told, " if event.seq <= known_seq]", "]"),),
     ),
     "repeated_start_is_not_followed": Bug(
         "resume",
         "a client that lost its memory gets its run, but not its events",
-        (Change(SocketRuns.start, "self._follow_from(accepted.context.run_id, 1)", "pass"),),
+        (Change(SocketRuns.start, "await self._follow_again(accepted.context.run_id)", "pass"),),
     ),
     "ack_beyond_what_was_sent": Bug(
         "acks",
@@ -138,12 +141,12 @@ BUGS = {
     "no_drain_when_writable": Bug(
         "connection",
         "what waits in the outbox is not written when the peer takes more",
-        (Change(Connection.on_writable, "self._loop.call_soon(self._drain)", "pass"),),
+        (Change(Connection.on_writable, "self._drain_soon()", "pass"),),
     ),
     "no_drain_when_queued": Bug(
         "connection",
         "what is queued is not written",
-        (Change(Connection._push, "self._loop.call_soon(self._drain)", "pass"),),
+        (Change(Connection._push, "self._drain_soon()", "pass"),),
     ),
     "no_wakeup_when_drained": Bug(
         "connection",
@@ -163,7 +166,7 @@ BUGS = {
     "outbox_bytes": Bug(
         "outbox",
         "what is written still counts, until the socket is cut as too slow, for ever",
-        (Change(Outbox.overfull, "if self.bytes > self._bytes_max:", "if self._queue:"),),
+        (Change(Outbox.overfull, "if self.bytes + FRAME_BYTES * len(self._queue) > self._bytes_max:", "if self._queue:"),),
     ),
     "delivered_before_durable": Bug(
         "emitter",
@@ -251,7 +254,7 @@ BUGS = {
     "settle_is_not_woken": Bug(
         "ledger",
         "a run is done, and nobody settles it",
-        (Change(Watch.consider, "self._wake.set()", "pass"),),
+        (Change(Settling.add, "self._wake.set()", "pass"),),
     ),
     "acks_do_not_settle": Bug(
         "ledger",
@@ -268,10 +271,61 @@ BUGS = {
         "one more is called committed than is",
         (Change(RunLedger.committed, "self.committed_count = seq", "self.committed_count = seq + 1"),),
     ),
+    "early_alarm": Bug(
+        "incidents",
+        "a client is due from the moment of the emit, not of the write",
+        (
+            Change(
+                deadlines.awaited,
+                "since = max(ledger.socket[index], ledger.carried_since)",
+                "since = ledger.engine[index]",
+            ),
+        ),
+    ),
+    "alarm_before_liveness": Bug(
+        "incidents",
+        "a client is blamed that nobody knows to be alive",
+        (Change(deadlines._client_overdue, "if life(socket) > due.since_ns + ledger.limits.client // 2}", "}"),),
+    ),
+    "no_alarm_at_the_emitter": Bug(
+        "incidents",
+        "nobody looks at what the log is late with",
+        (Change(deadlines.awaited, "if index < last:", "if False:"),),
+    ),
+    "no_look": Bug(
+        "incidents",
+        "an event that is emitted brings no look forward",
+        (Change(RunLedger.emitted, "self.wake(now + self.limits.step)", "pass"),),
+    ),
+    "wrong_link": Bug(
+        "incidents",
+        "what the log has not taken is said to be missing at the socket",
+        (Change(deadlines.awaited, "Link.EMITTER, index + 1", "Link.SOCKET, index + 1"),),
+    ),
+    "incident_never_ends": Bug(
+        "incidents",
+        "what has come after all does not heal",
+        (Change(deadlines.came, "return ledger.client[seq - 1]\n", "return 0\n"),),
+    ),
+    "incident_lost_in_the_log": Bug(
+        "incidents",
+        "the end of an incident is not stored",
+        (Change(Incidents._end, "self._keep(incident)", "pass"),),
+    ),
+    "adopted_never_end": Bug(
+        "incidents",
+        "what an earlier process left open stays open",
+        (Change(Incidents.expire, "for incidents in self._adopted.values():", "for incidents in ():"),),
+    ),
+    "resync_of_the_innocent": Bug(
+        "incidents",
+        "a look that blames nobody closes the sockets all the same",
+        (Change(Watch._act, "for socket in found.blamed:", "for socket in list(peers):"),),
+    ),
     "verdict_in_time_unacked": Bug(
         "ledger",
         "what nobody has acked is called in time",
-        (Change(verdicts_of, "elif ledger.client[index]:", "else:"),),
+        (Change(verdicts_of, "elif ledger.client[index]:", "elif True:"),),
     ),
 }
 

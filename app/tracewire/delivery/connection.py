@@ -57,14 +57,15 @@ class Transport(Protocol):
 
 class Followed:
     """A run that a socket follows. Not live: what it lacks is being read from the log, up to `seen_seq` at least, which
-    is durable when it is set.
+    is durable when it is set. `first_seq` is where it began.
     """
 
-    __slots__ = ("deltas", "live", "next_seq", "replay", "run", "seen_seq", "socket")
+    __slots__ = ("deltas", "first_seq", "live", "next_seq", "replay", "run", "seen_seq", "socket")
 
     def __init__(self, run: OpenRun | None, socket: int, next_seq: int, *, live: bool) -> None:
         self.run = run
         self.socket = socket
+        self.first_seq = next_seq
         self.next_seq = next_seq
         self.seen_seq = 0
         self.live = live

@@ -85,8 +85,11 @@ class SocketRuns:
             return
         connection.send(announcement)
         followed = connection.follows.get(accepted.context.run_id)
-        # A settled run is about to be forgotten here; who asks for it again gets it again, whenever that is.
-        if followed is None or (followed.live and (followed.run is None or followed.run.ledger.settled_ns)):
+        # A settled run is about to be forgotten here; who asks for it again gets it again, whenever that is, unless it
+        # is being read back from its first event on.
+        if followed is None or (
+            (followed.run is None or followed.run.ledger.settled_ns) and (followed.live or followed.first_seq > 1)
+        ):
             await self._follow_again(accepted.context.run_id)
 
     async def _follow_again(self, run_id: str) -> None:
