@@ -4,6 +4,7 @@ What the caller of a device saw of a run in one life of the device is a `Sightin
 """
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -155,6 +156,7 @@ class BareDevice(Device):
         super().__init__(world, user_id, number, plans)
         self.acks = acks
         self.restless = restless
+        self.mute = False
 
     def forget_everything(self) -> None:
         self.last: dict[str, int] = {}
@@ -194,6 +196,7 @@ class BareDevice(Device):
             for plan in self.plans:
                 if plan.request_id not in self.accepted:
                     await self._send(type="start_run", request_id=plan.request_id, input={"steps": plan.steps})
+            await self.ack_again()
         elif kind == "run_accepted":
             self.accepted.add(frame["request_id"])
             self.last.setdefault(frame["run_id"], 0)
@@ -222,6 +225,26 @@ class BareDevice(Device):
         seen.whole = envelope.type in TERMINAL_TYPES
         if self.restless and self.world.random.random() < 0.2:
             await self._send(type="resume", runs={run_id: envelope.seq})
-        if self.acks and (seen.whole or envelope.seq - self.acked.get(run_id, 0) >= self.acks):
-            self.acked[run_id] = envelope.seq
-            await self._send(type="ack", run_id=run_id, seq=envelope.seq, count=envelope.seq)
+        due = seen.whole or envelope.seq - self.acked.get(run_id, 0) >= self.acks
+        if self.acks and due and not self.mute:
+            await self._ack(run_id)
+
+    async def _ack(self, run_id: str) -> None:
+        seq = self.acked[run_id] = self.last[run_id]
+        await self._send(type="ack", run_id=run_id, seq=seq, count=seq)
+
+    async def ack_again(self) -> None:
+        """Ack the runs that it has whole: a connection may have taken the ack with it, or its caller was at a halt."""
+        for run_id, seq in self.last.items():
+            if seq and self.acks and not self.mute and self.sighting(run_id).whole:
+                await self._ack(run_id)
+
+    def speak_again(self) -> None:
+        """The halt is over."""
+        self.mute = False
+        if self.process.alive:
+            self.world.loop.create_task(self._speak(), context=self.process.context)
+
+    async def _speak(self) -> None:
+        with contextlib.suppress(ConnectionClosed, AttributeError):
+            await self.ack_again()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from simulation.devices import Plan
+from simulation.devices import BareDevice, Plan
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -22,11 +22,13 @@ def draw_plan(random: Random, request_id: str) -> Plan:
         if kind == "d":
             steps.append(f"d{random.choice((1, 2, 4))}")
         elif kind == "w":
-            steps.append(f"w{random.choice((0.0, 0.0005, 0.01, 0.1))}")
+            steps.append(f"w{random.choice((0.0, 0.0005, 0.01, 0.1, 0.8))}")
         else:
             steps.append(kind)
     if random.random() < 0.1:
         steps.append("x")
+    if random.random() < 0.03:
+        return Plan(request_id, 0.0, ["x"], 0.0)
     cancel = random.choice((0.0, 0.002, 0.03)) if random.random() < 0.12 else None
     return Plan(request_id, random.choice((0.0, 0.0, 0.001, 0.05)), steps, cancel)
 
@@ -40,7 +42,7 @@ async def cause(world: "World") -> None:
         world.weather.reorder = random.choice((0.0, 0.5))
         world.weather.delay = random.choice((0.0, 0.05, 0.2))
     world.calm = not (count or world.weather.repeat or world.weather.reorder or world.weather.delay)
-    kinds: tuple[Callable[[World], None], ...] = (_cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill, _slow)
+    kinds: tuple[Callable[[World], None], ...] = (_cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill, _slow, _mute)
     for _ in range(random.choice((0, 0, 1, 2))):
         world.loop.call_later(random.random() * 0.3, _scrape, world)
     moments = sorted(random.random() ** 2 * FAULT_SECONDS_MAX for _ in range(count))
@@ -87,13 +89,24 @@ def _forget(world: "World") -> None:
 
 
 def _stall(world: "World") -> None:
-    """A client reads nothing for a while."""
+    """A client reads nothing for a while. It may be its program that does not, or its network."""
     wires = [wire for wire in world.wires if not wire.cut]
     if wires:
         wire = world.random.choice(wires)
         world.tell("stalls", wire.number)
         wire.stalled = True
+        wire.answers_pings = world.random.random() < 0.5
         world.loop.call_later(world.random.choice((0.01, 0.1, 1.0, 2.5)), wire.unstall)
+
+
+def _mute(world: "World") -> None:
+    """A client reads, and acks nothing for a while."""
+    bare = [device for device in world.devices if isinstance(device, BareDevice)]
+    if bare:
+        device = world.random.choice(bare)
+        world.tell("falls mute", device.process.name)
+        device.mute = True
+        world.loop.call_later(world.random.choice((0.1, 1.0, 3.0)), device.speak_again)
 
 
 def _slow(world: "World") -> None:

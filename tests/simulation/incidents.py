@@ -50,6 +50,7 @@ class _Acks(Struct):
     type: str
     run_id: str = ""
     seq: int = 0
+    count: int | UnsetType = UNSET
     runs: dict[str, int] | UnsetType = UNSET
 
 
@@ -66,6 +67,7 @@ class Truth:
         self.say_wrong = say_wrong
         self.declared = 0
         self._acks: dict[str, list[tuple[int, int]]] = {}
+        self._miscounted: set[str] = set()
         self._written: dict[tuple[str, int], int] = {}
 
     def written(self, run_id: str, first_seq: int, last_seq: int) -> None:
@@ -78,6 +80,8 @@ class Truth:
         frame = _acks.decode(text)
         if frame.type == "ack":
             self._acks.setdefault(frame.run_id, []).append((self.loop.now_ns, frame.seq))
+            if frame.count not in (UNSET, frame.seq):
+                self._miscounted.add(frame.run_id)
         elif frame.type == "resume" and frame.runs is not UNSET:
             for run_id, seq in frame.runs.items():
                 self._acks.setdefault(run_id, []).append((self.loop.now_ns, seq))
@@ -99,10 +103,14 @@ class Truth:
         if lost.seq is None:
             yield f"{said} without a seq"
             return
+        if lost.since_ns == lost.at_ns:
+            if run_id not in self._miscounted:
+                yield f"{said}, and no client has counted otherwise"
+            return
         links = list(Link)
         columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
         taken = [bool(column[lost.seq - 1]) for column in columns]
-        if taken.index(False) != links.index(lost.link):
+        if taken != [link < links.index(lost.link) for link in range(len(links))]:
             yield f"{said}; those that had taken it: {taken}"
         before = columns[links.index(lost.link) - 1][lost.seq - 1]
         late_ns = now - before - getattr(limits, lost.link.value)

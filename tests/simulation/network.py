@@ -55,6 +55,7 @@ class Wire:
         self.user_id = user_id
         self.cut = False
         self.stalled = False
+        self.answers_pings = True
         self.weather = weather
         self.random = random
         self.server = ServerEnd(self, server, "tracewire.v1.lines" if lines else "tracewire.v1")
@@ -64,7 +65,7 @@ class Wire:
         self.on_written = on_written
         self.on_closed = on_closed
         self.on_come = on_come
-        self._arrival = {"up": 0.0, "down": 0.0}
+        self._arrival = {"up": 0.0, "down": 0.0, "ping": 0.0}
         self._late = 0.0
         self._held: list[Callable[[], None]] = []
 
@@ -201,12 +202,13 @@ class ServerEnd:
         return self._progress.stuck_ns(self._unread, now)
 
     def ping(self) -> None:
-        """Ask for a pong, which a client's library answers by itself once it has read what came before."""
+        """Ask for a pong. A client's library answers by itself, where its network still works."""
         if self._closed:
             return
         wire = self.wire
         wire.tell("ping", wire.number)
-        wire.carry("down", wire.client.process, lambda: wire.carry("up", self.process, self._show_life))
+        way = "ping" if wire.answers_pings else "down"
+        wire.carry(way, wire.client.process, lambda: wire.carry("up", self.process, self._show_life))
 
     def _show_life(self) -> None:
         self.last_life_ns = self.wire.loop.now_ns

@@ -24,6 +24,7 @@ from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
 from tracewire.engine.user_execution_engine import UserExecutionEngine
 from tracewire.gateway.socket_runs import SocketRuns
 from tracewire.runs import recovery
+from tracewire.runs.incidents import adopt_incidents
 from tracewire.runs.service import RunService
 from tracewire_telemetry import deadlines
 from tracewire_telemetry.incidents import Incidents
@@ -116,6 +117,7 @@ BUGS = {
                 "if envelope.seq <= self.last_seq:\n",
                 "if False:\n",
             ),
+            Change(ClientRun._take, "if first != self.last_seq + 1:", "if first > self.last_seq + 1:"),
         ),
     ),
     "client_counts_wrong": Bug(
@@ -315,7 +317,11 @@ BUGS = {
     "adopted_never_end": Bug(
         "incidents",
         "what an earlier process left open stays open",
-        (Change(Incidents.expire, "for incidents in self._adopted.values():", "for incidents in ():"),),
+        (
+            Change(
+                adopt_incidents, "watch.adopt([await _as_durable(log, incident) for incident in page])", "pass"
+            ),
+        ),
     ),
     "resync_of_the_innocent": Bug(
         "incidents",

@@ -35,6 +35,8 @@ from tracewire_telemetry.watch import OpenRun, Watch
 
 HEARTBEAT_SECONDS = (0.5, 0.5, 1_000.0)
 """With a heartbeat, silent sockets are found; without one, nothing covers up a wake-up that was lost."""
+OUTBOX_AGE_SECONDS = (0.3, 0.3, 3.0)
+"""With the last a slow client is not cut off before the socket's deadline, as settings that fit would have it."""
 METRICS = Metrics(version="simulation", agents=("planned",), tools=("search",))
 TRACING = RunTracing(Resource({}), version="simulation", share=1.0, recording=False, dropped=METRICS.spans_dropped)
 REPLAYS = ReplayTracing(Resource({}), None, version="simulation", share=1.0)
@@ -136,7 +138,9 @@ class SimulatedServer:
     ) -> None:
         self.process = Process(f"server {number}")
         self.settings = Settings(
-            outbox_age_seconds=0.3, heartbeat_seconds=random.choice(HEARTBEAT_SECONDS), cancel_grace_seconds=0.05
+            outbox_age_seconds=random.choice(OUTBOX_AGE_SECONDS),
+            heartbeat_seconds=random.choice(HEARTBEAT_SECONDS),
+            cancel_grace_seconds=0.05,
         )
         self.listening = False
         self.counted = [[list(row) for row in METRICS.events]]
