@@ -5,6 +5,7 @@ is `held` can be let go: the event then goes on as if it had only been late.
 """
 
 import asyncio
+import time
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,12 @@ from tracewire.engine.agent import ALL_CRITICAL, agent
 from tracewire.engine.agent_context import AgentContext
 
 SEPARATOR: Final = "--"
+_BEFORE: Final = {
+    "agent_thinking": "agent_started",
+    "tool_executing": "agent_thinking",
+    "agent_completed": "tool_completed",
+}
+"""What the agent emits last before an event that it leaves out."""
 _TYPE: Final = msgspec.json.Decoder(msgspec.defstruct("Head", [("type", str)]))
 
 
@@ -40,10 +47,14 @@ async def loses(ctx: Any) -> str:
 
 
 class Losses:
-    """The faults of bridge, emitter and socket, and those of the engine that its agent cannot commit by itself."""
+    """The faults of bridge, emitter and socket, and those of the engine that its agent cannot commit by itself.
+
+    `lost_at` says when each user's event was lost, Unix time; those that a client does not ack are not in it.
+    """
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.held = asyncio.Event()
+        self.lost_at: dict[str, float] = {}
         self._lose_at_engine(patch)
         self._lose_at_bridge(patch)
         self._lose_at_emitter(patch)
@@ -54,8 +65,12 @@ class Losses:
 
         async def hold(context: AgentContext, event: Any) -> Any:
             if event.type in ("agent_started", "tool_completed") and context.user_id == loser("engine", event.type):
-                await self.held.wait()
-            return await emit(context, event)
+                await self._hold(context.user_id)
+            outcome = await emit(context, event)
+            for left_out, before in _BEFORE.items():
+                if (context.user_id, event.type) == (loser("engine", left_out), before):
+                    self.lost_at[context.user_id] = time.time()
+            return outcome
 
         patch.setattr(AgentContext, "emit", hold)
 
@@ -64,7 +79,7 @@ class Losses:
 
         async def hold(bridge: AgentWebSocketBridge, event: Any, ordinal: int) -> Any:
             if bridge._identity.user_id == loser("bridge", event.type):
-                await self.held.wait()
+                await self._hold(bridge._identity.user_id)
             return await pass_on(bridge, event, ordinal)
 
         patch.setattr(AgentWebSocketBridge, "_pass_on", hold)
@@ -74,7 +89,7 @@ class Losses:
 
         async def hold(emitter: UserWebSocketEmitter, event_type: Any, envelope: Any, outcome: Any = None) -> Any:
             if emitter.user_id == loser("emitter", event_type):
-                await self.held.wait()
+                await self._hold(emitter.user_id)
             return await emit(emitter, event_type, envelope, outcome)
 
         patch.setattr(UserWebSocketEmitter, "_emit", hold)
@@ -86,7 +101,12 @@ class Losses:
             followed = connection.follows.get(run_id)
             if followed is not None and connection.user_id == loser("socket", _TYPE.decode(body).type):
                 followed.next_seq = seq + 1
+                self.lost_at[connection.user_id] = time.time()
                 return True
             return offer(connection, run_id, seq, body)
 
         patch.setattr(Connection, "offer", swallow)
+
+    async def _hold(self, user_id: str) -> None:
+        self.lost_at.setdefault(user_id, time.time())
+        await self.held.wait()

@@ -5,14 +5,15 @@ What differs from the files that operators get: addresses and ports; intervals o
 annotations, grouping and inhibition are the files' own.
 """
 
+import asyncio
 import contextlib
 import re
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -141,6 +142,17 @@ def started_monitoring(
         scraper = on_a_free_port(start_prometheus)
         stopping.callback(scraper.stop)
         yield Monitoring(scraper, manager, receiver)
+
+
+@asynccontextmanager
+async def monitoring_beside(folder: Path, targets: Mapping[str, str], **options: Any) -> AsyncIterator[Monitoring]:
+    """`started_monitoring` for a test whose event loop serves what is scraped."""
+    started = started_monitoring(folder, targets, **options)
+    monitoring = await asyncio.to_thread(started.__enter__)
+    try:
+        yield monitoring
+    finally:
+        await asyncio.to_thread(started.__exit__, None, None, None)
 
 
 def on_a_free_port(start: Any) -> Program:
