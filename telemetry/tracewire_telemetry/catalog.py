@@ -64,6 +64,7 @@ class Attribute(StrEnum):
     KEEP_REASON = "tracewire.keep.reason"
     RECOVERED = "tracewire.recovered"
     SPANS_DROPPED = "tracewire.spans.dropped"
+    STAMPS_LOST = "tracewire.stamps.lost"
     CONNECTION_ID = "tracewire.connection.id"
 
 
@@ -141,6 +142,13 @@ EVENTS_MISSING = MetricSpec(
 )
 EVENTS_HEALED = MetricSpec(
     "events_healed_total", "counter", "Missing events that came after all, by the link that was late.", (_LINK,)
+)
+STAMPS_LOST = MetricSpec(
+    "stamps_lost_total",
+    "counter",
+    "Events that crossed a link, as a later link shows, without a stamp there; at the socket also acked ones that no "
+    "socket was given, as what is read over HTTP.",
+    (_LINK,),
 )
 USER_EVENTS_MISSING = MetricSpec(
     "user_events_missing",

@@ -136,29 +136,34 @@ class ChainSpans:
         lost = missing.link if missing else None
         attributes = self._attributes(first, last)
         create = self._context(_CREATE, first)
-        yield self._span("create", SpanKind.PRODUCER, create, self._root, Link.BRIDGE, attributes,
-                         ledger.engine[begin], ledger.bridge[end], missing)  # fmt: skip
+        if ledger.bridge[end]:  # a stamp that was lost leaves no span
+            yield self._span("create", SpanKind.PRODUCER, create, self._root, Link.BRIDGE, attributes,
+                             ledger.known_ns(first), ledger.bridge[end], missing)  # fmt: skip
         process = self._context(_PROCESS, first)
         if ledger.emitter[end] or lost is Link.EMITTER:
             yield self._span("process", SpanKind.CONSUMER, process, create, Link.EMITTER, attributes,
-                             ledger.bridge[begin], ledger.emitter[end], missing)  # fmt: skip
+                             ledger.bridge[begin] or ledger.known_ns(first), ledger.emitter[end],
+                             missing)  # fmt: skip
         sent: dict[int, SpanContext] = {}
         for socket, send in ledger.sends.items():
             low, high = max(first, send.first_seq), min(last, send.first_seq + len(send.stamps) - 1)
             if low <= high:
                 context = sent[socket] = self._context(_SEND, first, socket)
-                yield self._span("send", SpanKind.CLIENT, context, process, Link.SOCKET, attributes,
-                                 ledger.emitter[low - 1], send.stamps[high - send.first_seq],
-                                 socket=socket)  # fmt: skip
+                written_ns = send.stamps[high - send.first_seq]
+                if written_ns:
+                    yield self._span("send", SpanKind.CLIENT, context, process, Link.SOCKET, attributes,
+                                     ledger.emitter[low - 1] or ledger.known_ns(low), written_ns,
+                                     socket=socket)  # fmt: skip
         if lost is Link.SOCKET:
             yield self._span("send", SpanKind.CLIENT, self._context(_SEND, first), process, Link.SOCKET, attributes,
                              ledger.emitter[begin], 0, missing)  # fmt: skip
-        if (ledger.client[end] and sent) or lost is Link.CLIENT:
+        if (ledger.client[end] and (sent or not ledger.socket[end])) or lost is Link.CLIENT:
             socket = self._settling_socket(last, sent)
             parent = sent.get(socket, process)
             written = ledger.sends[socket].stamps if socket in ledger.sends else None
             position = last - ledger.sends[socket].first_seq if written else 0
             started = written[position] if written and 0 <= position < len(written) else ledger.socket[end]
+            started = started or ledger.emitter[end]
             yield self._span("settle", SpanKind.CLIENT, self._context(_SETTLE, first), parent, Link.CLIENT,
                              attributes, min(started, ledger.client[end] or started), ledger.client[end],
                              missing)  # fmt: skip

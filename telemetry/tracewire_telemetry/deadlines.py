@@ -100,13 +100,15 @@ def awaited(ledger: RunLedger) -> Iterator[Due]:
     limits, gone = ledger.limits, ledger.gone
     for ordinal, (_, emitted_ns) in ledger.waiting.items():
         if -ordinal not in gone:
-            yield Due(emitted_ns + limits.bridge, emitted_ns, Link.BRIDGE, -ordinal)
+            since = emitted_ns or ledger.opened_ns
+            yield Due(since + limits.bridge, since, Link.BRIDGE, -ordinal)
             break
     committed, last = ledger.committed_count, len(ledger.types)
     if committed < last:
         index = _first_owed(ledger, 0, committed, ledger.emitter, last)
         if index < last:
-            yield Due(ledger.bridge[index] + limits.emitter, ledger.bridge[index], Link.EMITTER, index + 1)
+            since = ledger.bridge[index] or ledger.known_ns(index + 1)
+            yield Due(since + limits.emitter, since, Link.EMITTER, index + 1)
     if not (ledger.waiting or committed < last or ledger.ended_ns or ledger.silent):
         yield from _silence(ledger)
     if not ledger.followers or ledger.acked >= committed:
@@ -115,7 +117,8 @@ def awaited(ledger: RunLedger) -> Iterator[Due]:
     if index < committed:
         # What a replay has yet to reach is not late as long as it gets on, however slowly its peer reads.
         replayed = (replay.ended_ns for replay in ledger.replays if replay.socket in ledger.followers)
-        since = max(ledger.emitter[index], ledger.carried_since, *replayed)
+        durable = ledger.emitter[index] or ledger.bridge[index] or ledger.known_ns(index + 1)
+        since = max(durable, ledger.carried_since, *replayed)
         yield Due(since + limits.socket, since, Link.SOCKET, index + 1)
     index = _first_unacked(ledger, committed)
     if index < committed and ledger.socket[index]:
@@ -195,6 +198,21 @@ def _client_overdue(ledger: RunLedger, due: Due, now: int, life: Life, stalled: 
         found.dead |= witnesses
         return now + ledger.limits.step  # they are cut off, and follow no more: the event is pending then
     return min(dead_at, now + max(_FIRST_PONG_NS, now - pinged_ns))
+
+
+def passed_over(ledger: RunLedger, first_seq: int, last_seq: int, now: int) -> list[Missing]:
+    """Declare missing at the socket what the only socket that follows was not given before a later event was.
+
+    No deadline is waited for: events go to a socket in order, so that it will not be given them. Where others follow,
+    one of them may have them, and its deadlines say so.
+    """
+    found: list[Missing] = []
+    for seq in range(first_seq, last_seq + 1) if len(ledger.followers) == 1 else ():
+        if not ledger.socket[seq - 1] and seq not in ledger.gone:
+            lost = Missing(Link.SOCKET, ledger.event_type(seq), seq, ledger.known_ns(seq), now)
+            ledger.gone[seq] = lost
+            found.append(lost)
+    return found
 
 
 def came(ledger: RunLedger, lost: Missing) -> int:

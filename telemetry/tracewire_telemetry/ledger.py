@@ -239,7 +239,11 @@ class RunLedger:
         if send is None:
             self.sends[socket] = Send(seq, array("q", (now,)))
         else:
+            if seq > send.first_seq + len(send.stamps):  # stamps before it were lost
+                send.stamps.extend([0] * (seq - send.first_seq - len(send.stamps)))
             send.stamps.append(now)
+        if seq > self.committed_count:  # it is durable, whatever became of that stamp
+            self.committed_count = seq
         if not self.socket[seq - 1]:
             self.socket[seq - 1] = now
         if socket in self.readers:
@@ -333,6 +337,11 @@ class RunLedger:
     def event_type(self, seq: int) -> EventType:
         """The type of one event."""
         return EVENT_TYPES[self.types[seq - 1]]
+
+    def known_ns(self, seq: int) -> int:
+        """The earliest that is known of an event: its stamp at the engine, or at a later link if that one was lost."""
+        index = seq - 1
+        return self.engine[index] or self.bridge[index] or self.emitter[index] or self.socket[index] or self.opened_ns
 
     def is_delta(self, seq: int) -> bool:
         """Whether the event is an `agent_delta`."""

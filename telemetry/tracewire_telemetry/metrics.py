@@ -144,6 +144,7 @@ class Metrics:
         self._deliveries = self._counter(catalog.DELIVERIES)
         self._missing = self._counter(catalog.EVENTS_MISSING)
         self._healed = self._counter(catalog.EVENTS_HEALED)
+        self._stamps_lost = self._counter(catalog.STAMPS_LOST)
         self.gauge(catalog.USERS_AFFECTED, lambda: self.users.users_affected)
         self.gauge(catalog.USER_SLOTS_OVERFLOW, lambda: self.users.overflow)
         self._runs = self._counter(catalog.RUNS)
@@ -178,8 +179,8 @@ class Metrics:
             while index < len(column):
                 if column[index]:
                     self._crossed(link, ledger, columns, index)
-                elif not ledger.settled_ns and index + 1 not in gone:
-                    break
+                elif not ledger.settled_ns and index + 1 not in gone and index >= ledger.acked:
+                    break  # else it is acked, and its stamp here was lost
                 elif not ledger.settled_ns:
                     self._passed_over.setdefault(ledger.identity.run_id, set()).add((link, index))
                 index += 1
@@ -201,9 +202,10 @@ class Metrics:
             if index == 0:
                 self.link_seconds[0].observe(moment - ledger.opened_ns)
             return
-        self.link_seconds[link].observe(moment - (columns[link - 1][index] or moment))
+        if columns[link - 1][index]:
+            self.link_seconds[link].observe(moment - columns[link - 1][index])
         if link == len(columns) - 1:
-            self.delivery_seconds.observe(moment - columns[0][index])
+            self.delivery_seconds.observe(moment - ledger.known_ns(index + 1))
 
     def settled(self, ledger: RunLedger) -> None:
         """Count the verdicts of a settled run."""
@@ -221,7 +223,7 @@ class Metrics:
             labels = {"trace_id": f"{ledger.identity.trace_id:032x}"}
             acked_ns = ledger.client[index]
             self.delivery_seconds.exemplify(
-                acked_ns - ledger.engine[index], labels, ledger.unix_ns(acked_ns) / NS_PER_SECOND
+                acked_ns - ledger.known_ns(index + 1), labels, ledger.unix_ns(acked_ns) / NS_PER_SECOND
             )
 
     def event_missing(self, missing: Missing, trace_id: str) -> None:
@@ -232,6 +234,10 @@ class Metrics:
     def event_healed(self, link: Link) -> None:
         """An event that was missing at this link came after all."""
         self._healed.labels(link.value).inc()
+
+    def stamps_lost(self, link: Link, count: int) -> None:
+        """So many events of a settled run crossed this link, as a later one shows, without a stamp."""
+        self._stamps_lost.labels(link.value).inc(count)
 
     def run_ended(self, agent: str, outcome: Outcome, seconds: float) -> None:
         """A run has its terminal event."""

@@ -16,6 +16,7 @@ from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.spans import RunSpans
 from tracewire_telemetry.stamps import encode_stamps, stamps_of
+from tracewire_telemetry.verdicts import stamps_lost
 
 _log = structlog.get_logger("tracewire.watch")
 
@@ -71,6 +72,7 @@ class Settling:
         identity = ledger.identity
         self._metrics.flush(ledger)
         self._metrics.settled(ledger)
+        self._note_lost_stamps(ledger)
         for _ in run.spans.build():
             await asyncio.sleep(0)
         spans = run.spans.finish()
@@ -93,3 +95,16 @@ class Settling:
             pending=ledger.pending,
             missing=len(ledger.missing),
         )
+
+    def _note_lost_stamps(self, ledger: RunLedger) -> None:
+        lost = stamps_lost(ledger)
+        for link, count in lost.items():
+            self._metrics.stamps_lost(link, count)
+        if lost:
+            _log.warning(
+                "stamps_lost",
+                user_id=ledger.identity.user_id,
+                run_id=ledger.identity.run_id,
+                trace_id=f"{ledger.identity.trace_id:032x}",
+                links={link.value: count for link, count in lost.items()},
+            )

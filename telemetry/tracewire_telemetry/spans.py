@@ -38,7 +38,7 @@ from tracewire_telemetry.chain import (
     tool_span_id,
 )
 from tracewire_telemetry.ledger import RunLedger
-from tracewire_telemetry.verdicts import delivery_max_ns
+from tracewire_telemetry.verdicts import delivery_max_ns, stamps_lost
 from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome, SpanDropReason, ToolStatus
 
 _forced_ids: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("tracewire_span_ids", default=None)
@@ -234,7 +234,7 @@ class RunSpans:
             f"execute_tool {tool_name}",
             self._parent,
             ids,
-            ledger.unix_ns(ledger.engine[seq - 1]),
+            ledger.unix_ns(ledger.known_ns(seq)),
             {
                 Attribute.OPERATION_NAME: "execute_tool",
                 Attribute.TOOL_NAME: tool_name,
@@ -305,6 +305,8 @@ class RunSpans:
             root.set_attribute(Attribute.KEEP_REASON, reason.value)
         if dropped:
             root.set_attribute(Attribute.SPANS_DROPPED, dropped)
+        if not self._recovered and (lost := stamps_lost(ledger)):
+            root.set_attribute(Attribute.STAMPS_LOST, lost.total())
         if outcome not in (Outcome.COMPLETED, Outcome.CANCELLED):
             root.set_attribute(Attribute.ERROR_TYPE, outcome.value)
             root.set_status(Status(StatusCode.ERROR, outcome.value))

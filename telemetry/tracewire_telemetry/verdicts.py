@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Final
 
 from tracewire_telemetry.ledger import NS_PER_SECOND, TYPE_INDEX, RunLedger
-from tracewire_telemetry.vocabulary import NEXT, EventType, Link, Verdict
+from tracewire_telemetry.vocabulary import LINKS, NEXT, EventType, Link, Verdict
 
 IN_TIME_NS: Final = 2 * NS_PER_SECOND
 """An event acked within 2 s of the engine's stamp is in time (the objective of telemetry.md §3)."""
@@ -23,7 +23,7 @@ def verdicts_of(ledger: RunLedger) -> list[Verdict]:
             blocked |= lost.link is not Link.CLIENT and not ledger.client[index]
             found.append(Verdict.MISSING)
         elif ledger.client[index]:
-            in_time = ledger.client[index] - ledger.engine[index] <= IN_TIME_NS
+            in_time = ledger.client[index] - ledger.known_ns(index + 1) <= IN_TIME_NS
             found.append(Verdict.IN_TIME if in_time else Verdict.LATE)
         elif blocked and ledger.followers and index + 1 not in ledger.gone:
             found.append(Verdict.MISSING)
@@ -46,14 +46,30 @@ def count_verdicts(ledger: RunLedger) -> Counter[tuple[EventType, Verdict]]:
     return counts
 
 
+def stamps_lost(ledger: RunLedger) -> Counter[Link]:
+    """Links that events of a settled run crossed without a stamp, as a stamp of a later link shows: telemetry was
+    lost there, and no event. An ack that was lost is covered by the next one, and no trace of it is left.
+    """
+    columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
+    found: Counter[Link] = Counter()
+    if not any(0 in column for column in columns):
+        return found
+    for seq, stamps in enumerate(zip(*columns, strict=True), start=1):
+        if ledger.gone.get(seq) is not None:
+            continue  # it was the event, not its stamp
+        last = max((link for link, stamp in enumerate(stamps) if stamp), default=0)
+        found.update(LINKS[link] for link in range(last) if not stamps[link])
+    return found
+
+
 def slowest_delivery(ledger: RunLedger) -> int | None:
     """The index of the acked event that took longest from engine to ack; `None` where none is acked."""
-    engine, client = ledger.engine, ledger.client
-    acked = (index for index in range(min(ledger.acked, len(engine))) if client[index])
-    return max(acked, key=lambda index: client[index] - engine[index], default=None)
+    client = ledger.client
+    acked = (index for index in range(min(ledger.acked, len(client))) if client[index])
+    return max(acked, key=lambda index: client[index] - ledger.known_ns(index + 1), default=None)
 
 
 def delivery_max_ns(ledger: RunLedger) -> int:
     """The longest way from engine to ack among the events that were acked."""
     index = slowest_delivery(ledger)
-    return 0 if index is None else ledger.client[index] - ledger.engine[index]
+    return 0 if index is None else ledger.client[index] - ledger.known_ns(index + 1)

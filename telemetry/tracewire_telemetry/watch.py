@@ -150,6 +150,12 @@ class OpenRun:
         self.ledger.ended_ns = max(self.ledger.ended_ns, *self.ledger.bridge[-1:])
         self._watch.consider(self)
 
+    def passed_over(self, first_seq: int, last_seq: int) -> None:
+        """A later event was handed to a socket that has not been given these."""
+        now = time.monotonic_ns()
+        for lost in deadlines.passed_over(self.ledger, first_seq, last_seq, now):
+            self._watch.incidents.declare(self.ledger, self.incidents, lost, now)
+
     def last_life_ns(self, socket: int) -> int:
         """When a socket that follows last gave a sign of life; one that nobody knows is alive."""
         peer = self.peers.get(socket)

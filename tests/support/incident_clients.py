@@ -68,10 +68,12 @@ async def receive_event(wire: Wire) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(server: ServerUnderTest, user_id: str, *, but: str = "") -> AsyncIterator[tuple[Wire, str]]:
+async def running(
+    server: ServerUnderTest, user_id: str, *, but: str = "", agent: str = "loses"
+) -> AsyncIterator[tuple[Wire, str]]:
     """A run of this user whose client acks all but `but`."""
     async with wire_to(server.server.ws_url, server.token(user_id)) as wire:
-        run_id = await wire.start_run("go", agent="loses")
+        run_id = await wire.start_run("go", agent=agent)
         following = asyncio.create_task(follow(wire, run_id, but=but))
         try:
             yield wire, run_id

@@ -32,6 +32,11 @@ def loser(link: str, event_type: str) -> str:
     return f"{link}{SEPARATOR}{event_type}"
 
 
+def type_of(body: bytes) -> str:
+    """The type of an event, by its envelope's bytes."""
+    return str(_TYPE.decode(body).type)
+
+
 @agent(name="loses", requires=ALL_CRITICAL, tools=["look"])
 async def loses(ctx: Any) -> str:
     """Owes all five critical types; for a user who loses one at the engine it leaves that one out, or never ends."""
@@ -99,7 +104,7 @@ class Losses:
 
         def swallow(connection: Connection, run_id: str, seq: int, body: bytes) -> bool:
             followed = connection.follows.get(run_id)
-            if followed is not None and connection.user_id == loser("socket", _TYPE.decode(body).type):
+            if followed is not None and connection.user_id == loser("socket", type_of(body)):
                 followed.next_seq = seq + 1
                 self.lost_at[connection.user_id] = time.time()
                 return True

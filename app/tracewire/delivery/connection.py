@@ -165,6 +165,8 @@ class Connection:
         if not followed.live or seq < followed.next_seq:
             return False
         if seq > followed.next_seq:
+            if followed.run is not None:
+                followed.run.passed_over(followed.next_seq, seq - 1)
             self.close(CloseCode.RESYNC)
             return False
         followed.next_seq = seq + 1
