@@ -18,6 +18,7 @@ from tests.benchmarks.measuring import Case, Cost, Shape, capture, measure
 
 PLAIN, LINES = SUBPROTOCOLS
 ACKS = {1: "an ack per event", 16: "an ack per 16 events"}
+IN_MEMORY = ", log in memory"
 CASES = (
     *(
         case
@@ -28,6 +29,7 @@ CASES = (
             Case(f"Tracewire, {LINES}", ack_events, LINES),
         )
     ),
+    *(Case(f"Tracewire, {name}{IN_MEMORY}", 16, name, in_memory=True) for name in SUBPROTOCOLS),
     Case(f"Tracewire, {PLAIN}, all traces exported", 16, PLAIN, traced=True),
 )
 DISTRIBUTIONS = ("tracewire", "uvicorn", "websockets", "uvloop", "httptools")
@@ -53,7 +55,7 @@ def main() -> int:
         print(f"\nno figures: {error}", file=sys.stderr)
         return 1
     print(f"\nmedians of {len(rounds)} rounds")
-    for line in _table(rounds):
+    for line in (*_table(rounds), *_log_shares(rounds)):
         print(line)
     print(f"\n{NOTES}")
     return 0
@@ -102,6 +104,17 @@ def _table(rounds: list[Round]) -> Iterator[str]:
         for case in CASES:
             if case.ack_events == ack_events:
                 yield f"  {case.name:<50}{_figures(case, rounds)}"
+
+
+def _log_shares(rounds: list[Round]) -> Iterator[str]:
+    """What the log on the disk takes of an event's cost, by the server that differs in its log alone."""
+    yield "the log's share"
+    for case in CASES:
+        if case.in_memory:
+            other = Case(case.name.removesuffix(IN_MEMORY), case.ack_events, case.subprotocol)
+            cost = median(costs[other].cpu_us_per_event - costs[case].cpu_us_per_event for costs in rounds)
+            share = median(1 - costs[case].cpu_us_per_event / costs[other].cpu_us_per_event for costs in rounds)
+            yield f"  {other.name:<50}{cost:8.1f}{share:9.0%}"
 
 
 def _figures(case: Case, rounds: list[Round]) -> str:

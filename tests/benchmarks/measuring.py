@@ -51,12 +51,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. `subprotocol` is `None` for the bare sender."""
+    """What is measured. `subprotocol` is `None` for the bare sender; `in_memory` has a log that is not on the disk."""
 
     name: str
     ack_events: int
     subprotocol: str | None = None
     traced: bool = False
+    in_memory: bool = False
 
     @property
     def bare(self) -> bool:
@@ -112,17 +113,18 @@ async def measure(case: Case, shape: Shape, frames: list[bytes]) -> Cost:
             with BareProcess(path) as bare:
                 return await _load(bare, bare.process.pid, case, shape, None)
         async with _sink(wanted=case.traced) as sink:
-            with _tracewire(folder, sink) as server:
+            with _tracewire(folder, sink, in_memory=case.in_memory) as server:
                 cost = await _load(server, server.process.pid, case, shape, sink)
                 return _checked(server, shape, sink, cost)
 
 
-def _tracewire(folder: Path, sink: TraceSink | None) -> ServerProcess:
+def _tracewire(folder: Path, sink: TraceSink | None, *, in_memory: bool = False) -> ServerProcess:
     environ: dict[str, str] = {}
     if sink is not None:
         environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = sink.endpoint
         environ["TRACEWIRE_TRACE_QUEUE_BYTES_MAX"] = str(TRACE_QUEUE_BYTES)
-    return ServerProcess(folder / "data", "--agent", agents.REFERENCE, environ=environ, cwd=ROOT)
+    program = ("-m", "tests.benchmarks.memory_server" if in_memory else "tracewire.cli")
+    return ServerProcess(folder / "data", "--agent", agents.REFERENCE, environ=environ, cwd=ROOT, program=program)
 
 
 @asynccontextmanager
@@ -191,7 +193,8 @@ def _checked(server: ServerProcess, shape: Shape, sink: TraceSink | None, cost: 
     wrong = {name: counts[name] for name, count in due.items() if counts[name] != count}
     if wrong:
         raise WrongDeliveryError(f"the server counted {wrong}; {shape.delivered} events were delivered")
-    return replace(cost, events_per_commit=shape.delivered / counts["tracewire_eventlog_commit_seconds_count"])
+    commits = counts["tracewire_eventlog_commit_seconds_count"]
+    return replace(cost, events_per_commit=shape.delivered / commits) if commits else cost
 
 
 def process_cpu_seconds(pid: int) -> float:

@@ -171,6 +171,9 @@ async def test_a_user_sees_their_own_incidents_alone(tmp_path: Path) -> None:
             for query in ("user=bob", "link=wire", "type=agent_lost", "state=closed", "since=yesterday", "limit=0"):
                 refused = await http.get(f"/incidents?{query}")
                 assert (refused.status_code, refused.json()["code"]) == (400, "malformed"), query
+            for moment, count in (("0001-01-01T00:00:00Z", 1), ("2999-01-01T00:00:00Z", 0)):
+                page = await http.get(f"/incidents?since={moment}")
+                assert (200, count) == (page.status_code, len(page.json()["incidents"])), "beyond what the log counts"
             assert (await http.get("/incidents", headers={"Authorization": ""})).status_code == 401
 
 

@@ -26,6 +26,7 @@ PAGE_INCIDENTS_MAX: Final = 1_000
 TEXT_CHARACTERS_MAX: Final = 1_024
 _OWN_FILTERS: Final = ("run", "link", "type", "state", "since", "limit", "before")
 _NS: Final = 1_000_000_000
+_UNIX_NS_MAX: Final = (1 << 63) - 1
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
@@ -136,7 +137,8 @@ def _moment(text: str | None) -> int | None:
         moment = datetime.fromisoformat(text.replace(" ", "+"))
         if moment.tzinfo is None:
             raise ValueError
-        return int(moment.timestamp() * _NS)
+        # Nothing is older or newer than what the log can count; a number beyond it would break the query.
+        return max(-_UNIX_NS_MAX, min(int(moment.timestamp() * _NS), _UNIX_NS_MAX))
     except (ValueError, OverflowError):
         raise RejectedError(
             RejectCode.MALFORMED,
