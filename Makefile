@@ -73,7 +73,7 @@ bench-delivery: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.delivery
 
 bench-commits bench-connections bench-watch bench-bounded: $(STAMP)
-	$(BIN)/python -m tests.benchmarks.$(patsubst watch,watching,$(@:bench-%=%))
+	$(BIN)/python -m tests.benchmarks.$(@:bench-%=%)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)

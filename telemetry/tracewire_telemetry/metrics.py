@@ -170,6 +170,8 @@ class Metrics:
 
     def flush(self, ledger: RunLedger) -> None:
         """Count what the run's events have crossed since the last flush: once a link and event."""
+        if min(ledger.flushed) == len(ledger.types) and not ledger.gone:
+            return  # nothing is new: most open runs wait, and a scrape comes to each of them
         columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
         gone = {missing.seq for missing in ledger.missing}
         if gone:

@@ -7,10 +7,12 @@ to the event log.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
+from opentelemetry.sdk.trace import ReadableSpan
 
+from tracewire_telemetry.catalog import SPANS_PER_RUN_MAX
 from tracewire_telemetry.export import TraceQueue
 from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.metrics import Metrics
@@ -18,6 +20,8 @@ from tracewire_telemetry.spans import RunSpans
 from tracewire_telemetry.stamps import encode_stamps, stamps_of
 from tracewire_telemetry.verdicts import stamps_lost
 
+SETTLED_AT_ONCE_MAX: Final = 32
+"""Runs whose stamps wait for one commit; fewer where their spans are many, which are held meanwhile."""
 _log = structlog.get_logger("tracewire.watch")
 
 StampStore = Callable[[str, bytes], Awaitable[None]]
@@ -32,7 +36,7 @@ class SettledRun(Protocol):
 
 
 class Settling:
-    """Settles runs one after the other, in a task of its own, with turns of the event loop between them."""
+    """Settles runs, in the order added, in a task of its own with turns of the event loop between them."""
 
     def __init__(self, metrics: Metrics, queue: TraceQueue | None) -> None:
         self.idle = asyncio.Event()
@@ -57,32 +61,55 @@ class Settling:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                run = self._waiting.popleft()
-                try:
-                    await self._settle(run, store)
-                except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
-                    _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
-                finally:
-                    self.runs.pop(run.ledger.identity.run_id, None)
-                await asyncio.sleep(0)
+                await self._settle_group(store)
             self.idle.set()
 
-    async def _settle(self, run: SettledRun, store: StampStore) -> None:
+    async def _settle_group(self, store: StampStore) -> None:
+        """Settle some runs whose stamps are stored together: a commit each would hold up thousands that end at once."""
+        group: list[_Prepared] = []
+        spans = 0
+        while self._waiting and len(group) < SETTLED_AT_ONCE_MAX and spans < SPANS_PER_RUN_MAX:
+            run = self._waiting.popleft()
+            try:
+                prepared = await self._prepare(run)
+            except Exception:  # noqa: BLE001 # one run that cannot be settled must not keep all others from it
+                self._give_up(run)
+            else:
+                group.append(prepared)
+                spans += len(prepared.spans)
+            await asyncio.sleep(0)
+        # Stamps first: after a crash, a run that has them is taken to have left, and does not leave again.
+        await asyncio.gather(*(self._store(prepared, store) for prepared in group))
+        for prepared in group:
+            try:
+                self._leave(prepared)
+            except Exception:  # noqa: BLE001 # as above
+                self._give_up(prepared.run)
+            await asyncio.sleep(0)
+
+    async def _prepare(self, run: SettledRun) -> "_Prepared":
         ledger = run.ledger
-        identity = ledger.identity
         self._metrics.flush(ledger)
         self._metrics.settled(ledger)
         self._note_lost_stamps(ledger)
         for _ in run.spans.build():
             await asyncio.sleep(0)
-        spans = run.spans.finish()
-        # Stamps first: after a crash, a run that has them is taken to have left, and does not leave again.
+        return _Prepared(run, run.spans.finish(), encode_stamps(stamps_of(ledger)))
+
+    async def _store(self, prepared: "_Prepared", store: StampStore) -> None:
+        run_id = prepared.run.ledger.identity.run_id
         try:
-            await store(identity.run_id, encode_stamps(stamps_of(ledger)))
+            await store(run_id, prepared.stamps)
         except Exception as error:  # noqa: BLE001 # the log may be gone: the run is settled all the same, and this is said
-            _log.error("stamps_not_stored", run_id=identity.run_id, error=str(error))
-        if spans and self._queue is not None:
-            self._queue.offer(spans)
+            _log.error("stamps_not_stored", run_id=run_id, error=str(error))
+        finally:
+            self.runs.pop(run_id, None)
+
+    def _leave(self, prepared: "_Prepared") -> None:
+        ledger = prepared.run.ledger
+        identity = ledger.identity
+        if prepared.spans and self._queue is not None:
+            self._queue.offer(prepared.spans)
             self._metrics.trace_kept(ledger)
         _log.info(
             "run_settled",
@@ -108,3 +135,15 @@ class Settling:
                 trace_id=f"{ledger.identity.trace_id:032x}",
                 links={link.value: count for link, count in lost.items()},
             )
+
+    def _give_up(self, run: SettledRun) -> None:
+        _log.exception("run_not_settled", run_id=run.ledger.identity.run_id)
+        self.runs.pop(run.ledger.identity.run_id, None)
+
+
+class _Prepared(NamedTuple):
+    """A settled run whose stamps and spans are ready to go."""
+
+    run: SettledRun
+    spans: list[ReadableSpan]
+    stamps: bytes

@@ -38,11 +38,8 @@ SCRATCH: Final = Path(".bench")
 BODY: Final = b"{}"
 AT_ONCE: Final = 250
 """Runs that are handled before the event loop gets its turn."""
-SHOWN_SECONDS: Final = 1.0
-SOCKET_SECONDS: Final = 5.2
 LIMIT_SECONDS: Final = 300.0
 LOOK_SECONDS: Final = 0.01
-ROTATIONS: Final = 10
 SCRAPES: Final = 3
 PATIENT: Final = EngineDeadlines(3_600, 3_600, 3_600)
 OPENMETRICS: Final = "application/openmetrics-text;version=1.0.0"
@@ -60,12 +57,17 @@ QUERIES: Final = (
 
 @dataclass(frozen=True)
 class Shape:
-    """`users` are known, `affected` of them in violation at once, `waves` times; `slots` series name users."""
+    """`users` are known, `affected` of them in violation at once, `waves` times; `slots` series name users, each for
+    `shown_seconds` at least. They heal in `rotations` groups. An event is missing `socket_seconds` after it is durable.
+    """
 
     users: int
     affected: int
     slots: int = 200
     waves: int = 1
+    rotations: int = 10
+    shown_seconds: float = 1.0
+    socket_seconds: float = 5.2
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,10 @@ class LoopLag:
             self._longest = max(self._longest, time.perf_counter() - began - LOOK_SECONDS / 2)
 
 
-async def measure(shape: Shape, *, verbose: bool = False) -> Found:
-    """Measure, in this process."""
+async def measure(shape: Shape, scratch: Path, *, verbose: bool = False) -> Found:
+    """Measure, in this process; the log is below `scratch` meanwhile."""
     found, lag = Found(), LoopLag()
-    SCRATCH.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         settings = load_settings(
             {},
             port=0,
@@ -126,9 +127,9 @@ async def measure(shape: Shape, *, verbose: bool = False) -> Found:
             data_dir=folder,
             drain_grace_seconds=0.1,
             missing_users_named_max=shape.slots,
-            missing_shown_seconds=SHOWN_SECONDS,
-            outbox_age_seconds=SOCKET_SECONDS - 0.1,
-            socket_deadline_seconds=SOCKET_SECONDS,
+            missing_shown_seconds=shape.shown_seconds,
+            outbox_age_seconds=shape.socket_seconds - 0.1,
+            socket_deadline_seconds=shape.socket_seconds,
         )
         async with running(settings, environ={}) as server, _beside(lag):
             bench = _Bench(server, shape, found, lag, verbose=verbose)
@@ -230,7 +231,7 @@ class _Bench:
             for run in group:
                 self._durable(run, EventType.AGENT_THINKING)
             await asyncio.sleep(0)
-        deadline = time.monotonic() + SOCKET_SECONDS
+        deadline = time.monotonic() + self._shape.socket_seconds
         async with asyncio.timeout(LIMIT_SECONDS):
             while self._users.users_affected < len(runs):
                 await asyncio.sleep(LOOK_SECONDS)
@@ -242,7 +243,7 @@ class _Bench:
     async def _heal(self, runs: Sequence[OpenRun]) -> None:
         """What was lost comes after all, one group of users after the other, each with a scrape behind it."""
         named: set[str] = set()
-        size = max(1, -(-len(runs) // ROTATIONS))
+        size = max(1, -(-len(runs) // self._shape.rotations))
         async with asyncio.timeout(LIMIT_SECONDS):
             for start in range(0, len(runs), size):
                 healed = runs[start : start + size]
@@ -250,7 +251,7 @@ class _Bench:
                     for run in group:
                         self._written(run, 2)
                     await self._end(group)
-                await asyncio.sleep(SHOWN_SECONDS)
+                await asyncio.sleep(self._shape.shown_seconds)
                 body, _ = await asyncio.to_thread(self._scrape)
                 users = [line for line in body.splitlines() if line.startswith(SERIES)]
                 named.update(users)
@@ -345,13 +346,14 @@ def main() -> int:
     parser.add_argument("--affected", type=int, default=100_000, help="of them in violation (default: 100000)")
     parser.add_argument("--waves", type=int, default=1, help="how often they are (default: 1)")
     options = parser.parse_args()
+    SCRATCH.mkdir(exist_ok=True)
     with Path(os.devnull).open("w") as nowhere:
         sys.stderr = nowhere
         try:
             configure_logging(level="warning", json=True)
             print(HEAD)
             shape = Shape(options.users, options.affected, waves=options.waves)
-            found = uvloop.run(measure(shape, verbose=True))
+            found = uvloop.run(measure(shape, SCRATCH, verbose=True))
         finally:
             sys.stderr = sys.__stderr__
     _tell(found, shape)
