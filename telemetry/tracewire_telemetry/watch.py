@@ -32,6 +32,8 @@ from tracewire_telemetry.vocabulary import EventType, Outcome
 TICK_SECONDS: Final = 0.25
 LOOKS_PER_TURN: Final = 200
 """Runs looked at before the event loop gets its turn, so that a tick with 100,000 of them delays no event."""
+STALE_LOOKS_MAX: Final = 4_096
+"""Looks at settled runs that are kept until they are due, which for a patient agent may be hours."""
 STALL_SECONDS: Final = 0.05
 """A tick that is later than this has been kept waiting by the loop: so were all events."""
 STALLS_KEPT: Final = 256
@@ -291,7 +293,14 @@ class Watch:
             looks_max -= 1
             self._look(run, now)
         self.incidents.expire(now, time.time_ns())
+        if len(heap) > STALE_LOOKS_MAX + 4 * len(self.runs):  # a run has two that count: half of them at least go
+            heap[:] = [entry for entry in heap if self._counts(*entry)]
+            heapq.heapify(heap)
         return False
+
+    def _counts(self, due_ns: int, run_id: str) -> bool:
+        run = self.runs.get(run_id)
+        return run is not None and due_ns in (run.ledger.due_ns, run.later_ns)
 
     def _look(self, run: OpenRun, now: int) -> None:
         ledger = run.ledger
