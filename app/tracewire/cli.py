@@ -1,25 +1,21 @@
 """The command line: serve, ask, token, doctor, probe."""
 
 import asyncio
-import logging
 import os
-import signal
 import sys
 import tempfile
-import textwrap
-import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 import httpx
-import structlog
 
 from tracewire.client_run import ClientError
 from tracewire.errors import SettingsError, StartupError, WiringError
 from tracewire.settings import Settings, describe_settings, load_settings
 from tracewire_telemetry.origins import PROBE_USER
+from tracewire_telemetry.vocabulary import CRITICAL_TYPES, LINKS
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 TOKEN_HOURS: Final = 12
@@ -60,101 +56,19 @@ class ServeCommand(click.Command):
     "--agent", "agents", multiple=True, metavar="M:N", help="Serve this agent too, as module:name; repeatable."
 )
 @click.option("--canary", metavar="DURATION", help="Go the whole way as a user of its own so often, as in 30s.")
+@click.option("--drills", is_flag=True, default=None, help="Allow fire drills: see `tracewire drill --help`.")
 def serve(canary: str | None, **options: Any) -> None:
     """Run the server, until SIGTERM or SIGINT drains it; a second one ends it at once."""
     options["agents"] = options["agents"] or None
     options["canary_seconds"] = None if canary is None else _seconds(canary, "--canary")
     settings = _settings_or_exit(**options)
-    # The other commands need none of this, and start sooner.
-    from tracewire_telemetry.logs import configure_logging, write_in_thread
+    from tracewire.serve_command import run_server  # the other commands need none of it, and start sooner
 
-    configure_logging(level=settings.log_level)
-    stop_logging = write_in_thread()
-    # An agent's own instrumentation asks OpenTelemetry for the process's provider: it is to find the run's.
-    os.environ.setdefault("OTEL_PYTHON_TRACER_PROVIDER", "tracewire")
-    import uvloop
-
-    code = uvloop.run(_serve(settings, stop_logging))
-    stop_logging()
+    code = run_server(settings)
     sys.stdout.flush()
     sys.stderr.flush()
     # A thread of an agent that never ends would otherwise hold the process back at its exit.
     os._exit(code)
-
-
-async def _serve(settings: Settings, stop_logging: Callable[[], None]) -> int:
-    from tracewire.holding import allow_descriptors
-    from tracewire.main import Server
-
-    fitting = allow_descriptors(settings)
-    if fitting is not None:
-        advice = "raise the hard limit (ulimit -n), or lower TRACEWIRE_SOCKETS_MAX"
-        log = structlog.get_logger("tracewire.cli")
-        log.warning("few_descriptors", sockets_that_fit=fitting, sockets_max=settings.sockets_max, advice=advice)
-    server = Server(settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    asked = False
-
-    def stop_or_exit(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            # In a thread: whatever the signal interrupted may hold a lock of the log.
-            writing = threading.Thread(target=stop_logging, daemon=True)
-            writing.start()
-            writing.join(1.0)
-            os._exit(1)
-        asked = True
-        loop.call_soon_threadsafe(stop.set)
-
-    # Not the loop's own handlers: those wait for their turn, and an agent that blocks the loop gives them none.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop_or_exit)
-    try:
-        await server.start()
-    except StartupError as error:
-        click.echo(f"tracewire: {error}", err=True)
-        return 1
-    for handler in logging.getLogger().handlers:
-        handler.flush()  # what was logged stands before the welcome
-    if settings.development:
-        click.echo(_welcome(settings, server.url, server.ws_url, server.ops_url))
-    await stop.wait()
-    try:
-        async with asyncio.timeout(settings.drain_seconds_max):
-            await server.stop()
-    except TimeoutError:
-        click.echo(f"tracewire: not stopped within {settings.drain_seconds_max:g} s; leaving", err=True)
-        return 1
-    return 0
-
-
-def _welcome(settings: Settings, url: str, ws_url: str, ops_url: str) -> str:
-    from tracewire.gateway.auth import sign_token
-
-    token = sign_token(settings, DEFAULT_USER, ttl_seconds=TOKEN_HOURS * 3600)
-    where = "" if settings.data_dir == ".tracewire" else f" --data-dir {settings.data_dir}"
-    there = "" if ws_url == "ws://127.0.0.1:8000/ws" else f" --url {ws_url}"
-    return textwrap.dedent(
-        f"""
-        Tracewire is ready (development mode: this machine only, any user can be signed for).
-
-          socket      {ws_url}   subprotocols tracewire.v1, tracewire.v1.lines
-          HTTP        {url}   /agents /runs /recordings /ready /schema
-          operations  {ops_url}   /metrics /runs/{{id}}/ledger
-
-          a token for user "{DEFAULT_USER}", {TOKEN_HOURS} h:
-          {token}
-
-        Try, from another terminal:
-
-          tracewire ask "what is missing in the sample recording?"{there}{where}
-          tracewire ask "what ran lately?"{there}{where}
-          tracewire token --user alice{where}
-          curl -s {ops_url}/metrics | grep events_total
-        """
-    )
 
 
 # token
@@ -179,7 +93,7 @@ def token(user: str, ttl: str, data_dir: str | None) -> None:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
 
 
-def _seconds(ttl: str, option: str) -> float:
+def _seconds(ttl: str, option: str = "--ttl") -> float:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
     number, unit = (ttl[:-1], ttl[-1:]) if ttl[-1:] in units else (ttl, "s")
     try:
@@ -263,6 +177,41 @@ def _development_token(user: str, data_dir: str | None) -> str:
         raise click.ClickException(f"{error}, and bring it with --token or TRACEWIRE_TOKEN") from None
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data_dir}: {error}") from None
+
+
+# drill
+
+
+@main.command()
+@click.option(
+    "--event", required=True, type=click.Choice([event.value for event in CRITICAL_TYPES]), help="The event to lose."
+)
+@click.option(
+    "--link", required=True, type=click.Choice([link.value for link in LINKS]), help="The link that is to lose it."
+)
+@click.option("--url", "ops_url", default="http://127.0.0.1:9464", show_default=True, help="The server's ops port.")
+@click.option("--ops-token", envvar="TRACEWIRE_OPS_TOKEN", default="", help="Its token (or TRACEWIRE_OPS_TOKEN).")
+@click.option("--socket-url", "ws_url", default="", help="The server's socket.  [default: as the ops port says]")
+@click.option("--token-file", type=click.File(), help="A file with a token of the user `drill`.  [default: made]")
+@click.option("--alertmanager", "alertmanager_url", default="", metavar="URL", help="Wait for the alert there, too.")
+@click.option("--within", default="3m", show_default=True, help="How long each step may take, as in 90s, 3m.")
+def drill(token_file: IO[str] | None, within: str, **order: str) -> None:
+    """Fire drill: lose one event at one link of a running server, and see it noticed, alerted on and healed.
+
+    The server must allow it (`tracewire serve --drills`). It loses the event of one run of the reserved user `drill`,
+    once; nobody else is touched. Its own deadlines decide how long that takes: up to a minute or so. What an agent
+    never emits stays `lost`; everything else heals. With --alertmanager, prints when the alert fired.
+
+    Exits with 0 if the drill went as it should, otherwise with 1 and the reason.
+    """
+    from tracewire.drilling import DrillError, Drilling, DrillOrder
+
+    token = token_file.read().strip() if token_file is not None else ""
+    seconds = _seconds(within, "--within")
+    try:
+        asyncio.run(Drilling(DrillOrder(token=token, within_seconds=seconds, **order), click.echo).drill())
+    except DrillError as error:
+        raise click.ClickException(str(error)) from None
 
 
 # doctor

@@ -17,16 +17,19 @@ from typing import IO, Any, Final
 import structlog
 
 from tracewire.agents.analyst import REQUIRED_TYPES, TOOL_NAMES, build_analyst
+from tracewire.agents.drill import drill_agents
 from tracewire.canary import Canaries
 from tracewire.delivery.connections import Connections
 from tracewire.delivery.emitter_factory import UserEmitterFactory
+from tracewire.drills import Drills
 from tracewire.engine.agent import AgentRegistry, AgentSpec, load_agent
+from tracewire.engine.drilled_engine import execution_factory
 from tracewire.engine.execution_engine import ExecutionEngine
-from tracewire.engine.factory import ExecutionFactory
 from tracewire.engine.loop_watchdog import LoopWatchdog
 from tracewire.errors import EventLogError, StartupError
 from tracewire.eventlog.sqlite import SqliteEventLog
 from tracewire.gateway.closing import SocketKeeper, drain_sockets
+from tracewire.gateway.drills import drill_routes
 from tracewire.gateway.http_edge import HttpBounds
 from tracewire.gateway.incidents import all_incidents
 from tracewire.gateway.methods import EveryMethod
@@ -45,7 +48,7 @@ from tracewire.runs.recovered_traces import RecoveredTraces
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.retention import Retention
 from tracewire.runs.service import RunService
-from tracewire.serving import AppServer, url_of
+from tracewire.serving import AppServer, ended, url_of
 from tracewire.settings import Settings
 from tracewire_telemetry import catalog
 from tracewire_telemetry.export import TraceExporter, exporter_from_environment
@@ -86,7 +89,8 @@ class Server:
         self.readiness = Readiness(_STEPS)
         self.connections = Connections()
         self.emitters = UserEmitterFactory()
-        self.factory = ExecutionFactory()
+        self.drills = Drills() if settings.drills else None
+        self.factory = execution_factory(self.drills)
         self.agents = AgentRegistry()
         self.log: SqliteEventLog
         self.telemetry: Telemetry
@@ -161,7 +165,7 @@ class Server:
             except StartupError as error:
                 failures += error.failures
         # The analyst is the default; it comes first, and is built when the log is there.
-        self._loaded = [*specs, *self._extra_agents]
+        self._loaded = [*specs, *self._extra_agents, *drill_agents(allowed=self.drills is not None)]
         names = Counter(["analyst", *(spec.name for spec in self._loaded)])
         failures += [
             f"agent {name!r}: there are two of that name; give one another with @agent"
@@ -259,7 +263,7 @@ class Server:
         revoker = Revoker(self._sign_in.revocations, self.gateway, self._file_threads)
         ops = ops_app(
             self._http_runs, self.telemetry.metrics, self.readiness, revoker,
-            token=settings.ops_token, further=[all_incidents],
+            token=settings.ops_token, further=[all_incidents, *drill_routes(self.drills, settings, self.ws_url)],
         )  # fmt: skip
         public = self.telemetry.instrument(
             EveryMethod(
@@ -361,11 +365,11 @@ class Server:
             self._watchdog.stop()
         # The public port first; the ops port last, so that what goes on in between can be looked at.
         for server, task in reversed(self._servers[1:]):
-            await _ended(server, task)
+            await ended(server, task)
         while self._closers:
             await self._closers.pop()()
         for server, task in self._servers[:1]:
-            await _ended(server, task)
+            await ended(server, task)
         for bound in self._sockets:
             bound.close()
         for name in ("_file_threads", "_agent_threads"):
@@ -374,11 +378,6 @@ class Server:
                 threads.shutdown(wait=False, cancel_futures=True)
         if self._lock is not None:
             self._lock.close()
-
-
-async def _ended(server: AppServer, task: "asyncio.Task[None]") -> None:
-    server.should_exit = True
-    await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

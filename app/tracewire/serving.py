@@ -1,5 +1,6 @@
 """uvicorn, run beside another in one process: sockets bound by us, signals ours, the exit code ours."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -73,3 +74,9 @@ class AppServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the process's signal handlers alone."""
         yield
+
+
+async def ended(server: AppServer, task: "asyncio.Task[None]") -> None:
+    """Have the server end, and wait until its task has."""
+    server.should_exit = True
+    await asyncio.gather(task, return_exceptions=True)

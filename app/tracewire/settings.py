@@ -41,6 +41,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         ".tracewire"
     )
     agents: Annotated[tuple[str, ...], _setting("agents to serve beside the analyst, each as module:name")] = ()
+    drills: Annotated[
+        bool, _setting("true allows fire drills (`tracewire drill`), for the reserved user drill alone")
+    ] = False
     environment: Annotated[str, _setting("deployment environment, as traces name it")] = "development"
     log_level: Annotated[str, _setting("debug, info, warning or error")] = "info"
 

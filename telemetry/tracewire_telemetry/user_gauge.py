@@ -122,5 +122,10 @@ class UserGauge:
 
     def _shown(self, user_id: str) -> str:
         if self._hashed or len(user_id) > USER_ID_CHARACTERS_MAX or not user_id.isprintable():
-            return "sha256:" + hashlib.sha256(user_id.encode(errors="surrogatepass")).hexdigest()[:_HASH_CHARACTERS]
+            return hashed_user(user_id)
         return user_id
+
+
+def hashed_user(user_id: str) -> str:
+    """The user's name in metrics that do not name them."""
+    return "sha256:" + hashlib.sha256(user_id.encode(errors="surrogatepass")).hexdigest()[:_HASH_CHARACTERS]

@@ -80,7 +80,8 @@ def test_the_help_of_serve_lists_every_setting_with_its_unit_and_default() -> No
         if f"{setting.variable} {setting.description} [default: {shown}]" not in flat:
             missing.append(setting.variable)
     assert missing == []
-    for flag in ("--host", "--port", "--ops-host", "--ops-port", "--data-dir", "--agent", "--canary"):
+    flags = ("--host", "--port", "--ops-host", "--ops-port", "--data-dir", "--agent", "--canary", "--drills")
+    for flag in flags:
         assert f" {flag} " in flat
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in flat
 
@@ -90,7 +91,10 @@ def test_every_setting_has_a_unit_where_it_has_a_size_or_a_time() -> None:
     without = [
         setting.name
         for setting in describe_settings()
-        if isinstance(setting.default, int | float) and not setting.unit and setting.name not in ("port", "ops_port")
+        if isinstance(setting.default, int | float)
+        and not isinstance(setting.default, bool)
+        and not setting.unit
+        and setting.name not in ("port", "ops_port")
     ]
     assert without == ["trace_share"]
 

@@ -42,7 +42,9 @@ async def cause(world: "World") -> None:
         world.weather.reorder = random.choice((0.0, 0.5))
         world.weather.delay = random.choice((0.0, 0.05, 0.2))
     world.calm = not (count or world.weather.repeat or world.weather.reorder or world.weather.delay)
-    kinds: tuple[Callable[[World], None], ...] = (_cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill, _slow, _mute)
+    kinds: tuple[Callable[[World], None], ...] = (
+        _cut, _cut, _crash, _crash, _crash_at_step, _forget, _stall, _fill, _slow, _mute,
+    )  # fmt: skip
     for _ in range(random.choice((0, 0, 1, 2))):
         world.loop.call_later(random.random() * 0.3, _scrape, world)
     moments = sorted(random.random() ** 2 * FAULT_SECONDS_MAX for _ in range(count))

@@ -125,9 +125,7 @@ class Truth:
         if lost.link is Link.CLIENT:
             yield from self._problems_of_client(ledger, lost, watch, said)
 
-    def _problems_of_client(
-        self, ledger: RunLedger, lost: Missing, watch: "KeepingWatch", said: str
-    ) -> Iterator[str]:
+    def _problems_of_client(self, ledger: RunLedger, lost: Missing, watch: "KeepingWatch", said: str) -> Iterator[str]:
         now, run_id = self.loop.now_ns, ledger.identity.run_id
         if (run_id, lost.seq) not in self._written:
             yield f"{said}, and it was never written"

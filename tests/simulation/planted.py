@@ -65,11 +65,7 @@ BUGS = {
     "resume_skips_one": Bug(
         "resume",
         "the frame's last_seq is taken for the last but one",
-        (
-            Change(
-                SocketRuns.resume, "self._follow_from(run, last_seq + 1)", "self._follow_from(run, last_seq + 2)"
-            ),
-        ),
+        (Change(SocketRuns.resume, "self._follow_from(run, last_seq + 1)", "self._follow_from(run, last_seq + 2)"),),
     ),
     "live_too_soon": Bug(
         "resume",
@@ -168,7 +164,11 @@ BUGS = {
     "outbox_bytes": Bug(
         "outbox",
         "what is written still counts, until the socket is cut as too slow, for ever",
-        (Change(Outbox.overfull, "if self.bytes + FRAME_BYTES * len(self._queue) > self._bytes_max:", "if self._queue:"),),
+        (
+            Change(
+                Outbox.overfull, "if self.bytes + FRAME_BYTES * len(self._queue) > self._bytes_max:", "if self._queue:"
+            ),
+        ),
     ),
     "delivered_before_durable": Bug(
         "emitter",
@@ -317,11 +317,7 @@ BUGS = {
     "adopted_never_end": Bug(
         "incidents",
         "what an earlier process left open stays open",
-        (
-            Change(
-                adopt_incidents, "watch.adopt([await _as_durable(log, incident) for incident in page])", "pass"
-            ),
-        ),
+        (Change(adopt_incidents, "watch.adopt([await _as_durable(log, incident) for incident in page])", "pass"),),
     ),
     "resync_of_the_innocent": Bug(
         "incidents",

@@ -125,7 +125,7 @@ class ExecutionFactory:
         bridge = self._create_bridge(emitter, run, self._metrics)
         if bridge is None:
             raise WiringError("L3", f"the engine of run {context.run_id} has no bridge")
-        return UserExecutionEngine._wired(
+        return self._engine_class(bridge)._wired(
             context, bridge, run, self._metrics, self._threads, self.abandoned, self.settings.cancel_grace_seconds
         )
 
@@ -152,3 +152,6 @@ class ExecutionFactory:
 
     def _create_bridge(self, emitter: UserWebSocketEmitter, run: OpenRun, metrics: Metrics) -> AgentWebSocketBridge:
         return AgentWebSocketBridge(emitter, run, metrics)
+
+    def _engine_class(self, _: AgentWebSocketBridge) -> type[UserExecutionEngine]:
+        return UserExecutionEngine

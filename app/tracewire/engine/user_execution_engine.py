@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import structlog
 from msgspec import Struct
@@ -61,6 +61,7 @@ class UserExecutionEngine:
 
     context: UserExecutionContext
     bridge: AgentWebSocketBridge
+    context_class: ClassVar[type[AgentContext]] = AgentContext
 
     def __init__(self, *_args: object, **_kwargs: object) -> None:
         raise DirectConstructionError(
@@ -115,7 +116,7 @@ class UserExecutionEngine:
         if self._used:
             raise RunEndedError("this engine has run already; create one for each run")
         self._used = True
-        ctx = self._agent_context = AgentContext(
+        ctx = self._agent_context = self.context_class(
             self.context, input_value, tuple(history), self.bridge, self._run, deadlines
         )
         loop = asyncio.get_running_loop()
