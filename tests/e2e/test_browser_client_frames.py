@@ -371,3 +371,70 @@ def test_the_page_says_that_the_network_is_down_and_comes_back_with_it(
     page.evaluate("async () => { await client.connect(); }")
     assert page.evaluate("states") == ["connecting", "ready", "offline", "reconnecting", "ready"]
     assert len(attempts) == 2
+
+
+ACCEPTED = {"type": "run_accepted", "request_id": "q-1", "run_id": "r", "thread_id": "t"}
+START_AND_LISTEN = """() => {
+  window.heard = [];
+  window.starting = client.start("q", { requestId: "q-1", onEvent: ({ seq }) => heard.push(seq) });
+}"""
+
+
+def test_a_start_of_a_run_that_is_watched_already_hears_its_events_from_the_first_on(sockets: Sockets) -> None:
+    """Another device started it: whoever starts it here by the same request is told what came, and what comes."""
+    sockets.send(0, ACCEPTED, event(1), event(2))
+    sockets.page.evaluate(START_AND_LISTEN)
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "start_run")))
+    sockets.send(0, ACCEPTED, event(3), last(4, agent_thinking=3))
+    run = sockets.page.evaluate("async () => { const run = await starting; await run.ended(); return run.runId; }")
+    assert run == "r"
+    assert sockets.page.evaluate("heard") == [1, 2, 3, 4]
+    assert sockets.page.evaluate("async () => (await starting).receiptAgrees") is True
+
+
+def test_a_start_of_a_run_that_ended_here_meanwhile_is_given_the_whole_run(sockets: Sockets) -> None:
+    """Its end came while the start was under way, and the server took it for followed: it is asked for again."""
+    sockets.send(0, ACCEPTED, event(1))
+    sockets.page.evaluate(START_AND_LISTEN)
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "start_run")))
+    sockets.send(0, last(2, agent_thinking=1))
+    sockets.wait_for(lambda: bool([ack for ack in sockets.of_type(0, "ack") if ack["seq"] == 2]))
+    sockets.send(0, ACCEPTED)
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "resume")))
+    assert [{"type": "resume", "runs": {"r": 0}}] == sockets.of_type(0, "resume")
+    resumed = {"type": "resumed", "run_id": "r", "recovered": True, "state": "completed", "from_seq": 1, "last_seq": 2}
+    sockets.send(0, resumed, event(1), last(2, agent_thinking=1))
+    sockets.page.evaluate("async () => { await (await starting).ended(); }")
+    assert sockets.page.evaluate("heard") == [1, 2]
+    assert sockets.page.evaluate("async () => (await starting).receiptAgrees") is True
+
+
+def test_a_run_that_is_followed_already_tells_a_second_follower_all_of_it(sockets: Sockets) -> None:
+    """`resume` of a run that this client has gives the same run, and calls the new `onEvent` from the first on."""
+    sockets.send(0, ACCEPTED, event(1))
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "ack")))
+    sockets.page.evaluate(
+        """() => {
+          window.heard = [];
+          window.run = client.resume("r", { onEvent: ({ seq }) => heard.push(seq) });
+        }"""
+    )
+    sockets.send(0, last(2, agent_thinking=1))
+    sockets.page.evaluate("async () => { await run.ended(); }")
+    assert sockets.page.evaluate("heard") == [1, 2]
+
+
+def test_two_starts_by_one_request_id_are_one_start_and_both_get_its_run(sockets: Sockets) -> None:
+    """The second does not put the first out of mind: both promises hold, and both callers hear every event."""
+    sockets.page.evaluate(
+        """() => {
+          window.heard = [[], []];
+          window.starting = heard.map((seqs) =>
+            client.start("q", { requestId: "q-1", onEvent: ({ seq }) => seqs.push(seq) }));
+        }"""
+    )
+    sockets.wait_for(lambda: bool(sockets.of_type(0, "start_run")))
+    sockets.send(0, ACCEPTED, event(1), last(2, agent_thinking=1))
+    assert sockets.page.evaluate("async () => { const [a, b] = await Promise.all(starting); return a === b; }") is True
+    assert sockets.page.evaluate("heard") == [[1, 2], [1, 2]]
+    assert len(sockets.of_type(0, "start_run")) == 1

@@ -52,7 +52,14 @@ export class Run extends EventTarget {
     this.lastSeq = 0;
     this.terminal = null;
     this.error = null;
-    if (onEvent) this.addEventListener("event", ({ detail }) => onEvent(detail));
+    if (onEvent) this._tell(onEvent);
+  }
+
+  /** Call this for each event: for those that have come before at once, then for each as it comes. */
+  _tell(onEvent) {
+    const came = [...this.events];
+    this.addEventListener("event", ({ detail }) => onEvent(detail));
+    for (const envelope of came) onEvent(envelope);
   }
 
   get receipt() {
@@ -202,6 +209,13 @@ export class Tracewire extends EventTarget {
   /** Start a run; gives it when the server has accepted it, durably. The same `requestId` again gives the same run. */
   start(input, { agent, threadId, requestId = newId(), traceparent, onEvent } = {}) {
     if (this.#state === "closed") return Promise.reject(new TracewireError("closed", "the connection is closed"));
+    const pending = this.#starts.get(requestId);
+    if (pending) {
+      return pending.promise.then((run) => {
+        if (onEvent) run._tell(onEvent);
+        return run;
+      });
+    }
     const frame = { type: "start_run", request_id: requestId, input, agent, thread_id: threadId, traceparent };
     const start = { ...deferred(), frame, agent, onEvent };
     this.#starts.set(requestId, start);
@@ -216,7 +230,7 @@ export class Tracewire extends EventTarget {
       run = new Run(this, { runId, requestId, agent, onEvent });
       this.#runs.set(runId, run);
       if (this.#state === "ready") this.#resume([run]);
-    }
+    } else if (onEvent) run._tell(onEvent);
     return run;
   }
 
@@ -443,6 +457,14 @@ export class Tracewire extends EventTarget {
     const known = this.#runs.get(runId);
     const run = known ?? new Run(this, { runId, requestId, threadId, agent: start?.agent, onEvent: start?.onEvent });
     this.#runs.set(runId, run);
+    if (known) {
+      known.requestId ??= requestId;
+      known.threadId ??= threadId;
+      if (start?.onEvent) known._tell(start.onEvent); // it was watched, and its events came before anybody asked
+    } else if (this.#finished.has(runId)) {
+      // It was had to its end while this start was under way: the server may still count it as followed.
+      this.#resume([run]);
+    }
     if (start) {
       this.#starts.delete(requestId);
       start.resolve(run);
