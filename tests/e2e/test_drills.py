@@ -6,15 +6,26 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from support.servers import FIVE, ServerProcess
+from support.issuers import jwk_of, jwks_of, rsa_key, signed
+from support.monitoring import started_monitoring
+from support.servers import FIVE, ServerProcess, server_under_test
 from support.wire import Wire, wire_to
-from tracewire.drilling import Drilling, DrillOrder
+from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
+from tracewire.bridge.drilled_bridge import DrilledBridge
+from tracewire.delivery.drilled_emitter import DrilledEmitter
+from tracewire.delivery.user_websocket_emitter import UserWebSocketEmitter
+from tracewire.drilling import DrillError, Drilling, DrillOrder
+from tracewire.engine.context import UserExecutionContext
+from tracewire.engine.drilled_engine import DrilledEngine
+from tracewire.engine.factory import ExecutionFactory
+from tracewire.engine.user_execution_engine import UserExecutionEngine
 from tracewire_telemetry.vocabulary import LINKS
 
 TESTS: Final = Path(__file__).resolve().parents[1]
@@ -229,3 +240,96 @@ def test_the_ops_port_refuses_what_is_no_drill_and_who_is_no_operator(
         form = {"Content-Type": "text/plain", **operator}
         assert httpx.post(f"{server.ops_url}/drills", content="{}", headers=form).status_code == 415
         assert httpx.post(f"{server.ops_url}/drills", json=good, headers=operator).status_code == 201
+
+
+async def test_with_drills_allowed_only_the_drills_run_has_other_stations_and_its_trace_is_whole(
+    tmp_path: Path,
+) -> None:
+    """Every other engine, bridge and emitter is of the plain class; without drills the factory is too. The run's trace
+    names the link, and has no gap.
+    """
+    async with server_under_test(tmp_path / "none") as server:
+        assert ExecutionFactory is type(server.server.factory)
+    short = {name.removeprefix("TRACEWIRE_").lower(): value for name, value in DEADLINES.items()}
+    async with server_under_test(tmp_path / "data", drills="true", **short) as server:
+        built: list[tuple[str, type]] = []
+        create = server.server.factory.create_user_engine
+
+        def create_and_note(context: UserExecutionContext) -> UserExecutionEngine:
+            engine = create(context)
+            stations = (engine, engine.bridge, engine.bridge.emitter)
+            built.extend((context.user_id, type(station)) for station in stations)
+            return engine
+
+        server.server.factory.create_user_engine = create_and_note  # type: ignore[method-assign] # only looks
+        async with wire_to(server.server.ws_url, server.token("ada")) as wire:
+            await whole_run(wire, "drill")
+        async with wire_to(server.server.ws_url, server.token("drill")) as wire:
+            await whole_run(wire, "drill")
+        plain = (UserExecutionEngine, AgentWebSocketBridge, UserWebSocketEmitter)
+        assert [(user, station) for user in ("ada", "drill") for station in plain] == built
+        lines: list[str] = []
+        order = DrillOrder(event="tool_executing", link="socket", ops_url=server.server.ops_url)
+        await Drilling(order, lines.append).drill()
+        drilled = (DrilledEngine, DrilledBridge, DrilledEmitter)
+        assert [("drill", station) for station in drilled] == built[6:]
+        trace = await server.trace(lines[1].split()[1])
+        assert trace.problems() == []
+        missing = [span for span in trace if span.attributes.get("error.type") == "event_missing"]
+        assert [("send tool_executing", "socket")] == [
+            (span.name, span.attributes["tracewire.link"]) for span in missing
+        ]
+
+
+async def test_a_drill_whose_incident_does_not_come_fails_and_says_so(tmp_path: Path) -> None:
+    """A deadline beyond the operator's patience: nothing was noticed, and that is the drill's result. The server lets
+    the run go on all the same when it is stopped.
+    """
+    async with server_under_test(tmp_path / "data", drills="true", emitter_deadline_seconds=600) as server:
+        lines: list[str] = []
+        order = DrillOrder(event="agent_thinking", link="emitter", ops_url=server.server.ops_url, within_seconds=2)
+        with pytest.raises(DrillError, match="no incident was opened within 2 s"):
+            await Drilling(order, lines.append).drill()
+        assert ["armed", "run", "lost"] == [line.split()[0] for line in lines]
+
+
+async def test_where_tokens_are_signed_elsewhere_a_file_brings_the_drills(tmp_path: Path) -> None:
+    """Without it the drill says what is needed; with it, it goes as it should."""
+    key = rsa_key("drill")
+    (tmp_path / "keys.json").write_bytes(jwks_of(jwk_of(key, "r")))
+    environ = DEADLINES | {"TRACEWIRE_JWKS_FILE": str(tmp_path / "keys.json")}
+    with ServerProcess(tmp_path / "data", "--drills", environ=environ) as server:
+        asked = ("--event", "agent_started", "--link", "bridge", "--url", server.ops_url)
+        (tmp_path / "token").write_text(signed(key, "r", sub="drill") + "\n")
+        done = drill(*asked, "--token-file", str(tmp_path / "token"))
+        assert (done.returncode, done.stderr) == (0, "")
+        done = drill(*asked)
+        assert done.returncode == 1
+        assert "--token-file" in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_the_alert_of_a_drill_is_told_with_its_time_and_a_drill_that_could_not_tell_it_apart_is_refused(
+    tmp_path: Path,
+) -> None:
+    """A real Prometheus and Alertmanager with our rules: one alert, of the user `drill`, at that link."""
+    with (
+        ServerProcess(tmp_path / "data", "--drills", environ=DEADLINES) as server,
+        started_monitoring(tmp_path / "m", {"tracewire": server.ops_url.removeprefix("http://")}) as monitoring,
+    ):
+        monitoring.wait_for('up{job="tracewire"} == 1', WITHIN_SECONDS)
+        asked = ("--event", "agent_completed", "--link", "client", "--url", server.ops_url)
+        done = drill(*asked, "--alertmanager", monitoring.alertmanager.url)
+        assert (done.returncode, done.stderr) == (0, "")
+        told = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+        assert list(told) == ["armed", "run", "lost", "incident", "alert", "healed", "over"]
+        since, fired = (datetime.fromisoformat(told[step].rstrip(",")) for step in ("incident", "alert"))
+        assert since <= fired
+        again = drill(*asked, "--alertmanager", monitoring.alertmanager.url)
+        assert (again.returncode, again.stdout) == (1, "")
+        assert f"has fired since {told['alert']} already" in again.stderr
+        name = "TracewireUserEventsMissing"
+        monitoring.receiver.wait(lambda: bool(monitoring.receiver.told(name)), WITHIN_SECONDS, name)
+        [alert] = [alert for one in monitoring.receiver.told(name, "firing") for alert in one.alerts]
+        labels = {label: alert["labels"][label] for label in ("user_id", "event_type", "link")}
+        assert labels == {"user_id": "drill", "event_type": "agent_completed", "link": "client"}
