@@ -1,4 +1,4 @@
-"""The command line: serve, ask, token, doctor, probe."""
+"""The command line: serve, token, ask, drill, doctor, probe."""
 
 import asyncio
 import os

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -56,13 +57,22 @@ class DrillOrder(Struct, frozen=True, kw_only=True):
 
 
 class Drilling:
-    """One drill on one server. `say` is given each line for people as it becomes true."""
+    """One drill on one server. `say` is given each line for people as it becomes true.
+
+    Raises:
+        DrillError: the ops port's address is none.
+    """
 
     def __init__(self, order: DrillOrder, say: Callable[[str], None]) -> None:
         self._order = order
         self._say = say
         headers = {"Authorization": f"Bearer {order.ops_token}"} if order.ops_token else {}
-        self._ops = httpx.AsyncClient(base_url=order.ops_url, headers=headers, timeout=REQUEST_SECONDS)
+        try:
+            self._ops = httpx.AsyncClient(base_url=order.ops_url, headers=headers, timeout=REQUEST_SECONDS)
+        except httpx.InvalidURL as error:
+            raise DrillError(
+                f"{order.ops_url!r} is no URL of an ops port ({error}); it looks like {OPS_URL}"
+            ) from error
         self._alerts = httpx.AsyncClient(timeout=REQUEST_SECONDS)
 
     async def drill(self) -> None:
@@ -110,7 +120,6 @@ class Drilling:
         return str(told.copy_with(host=ops.host)) if told.host in ("0.0.0.0", "::") else ws_url  # noqa: S104 # told
 
     async def _follow(self, drill_id: str, client: DrillClient, running: "asyncio.Task[None]") -> None:
-        started = time.monotonic()
         drill = await self._until(running, "the event was not lost", lambda: self._lost(drill_id))
         self._say(f"run      {drill['run_id']}")
         self._say(f"lost     {drill['lost_at']}")
@@ -130,8 +139,7 @@ class Drilling:
         self._say(f"{ended['state']:8} {ended['ended']}{late}{back}{why}")
         if ended["state"] != expected_state:
             raise DrillError(f"the incident ended as {ended['state']}, not as {expected_state}")
-        async with asyncio.timeout(max(1.0, self._order.within_seconds - (time.monotonic() - started))):
-            await running
+        await self._until(running, "the run did not end", partial(_result, running))
         self._say(f"over     the client has all {client.last_seq} events of the run")
 
     async def _until(self, running: "asyncio.Task[None]", failed: str, look: Callable[[], Any]) -> dict[str, Any]:
@@ -187,6 +195,10 @@ class Drilling:
         if answer.is_error:
             raise DrillError(str(told.get("detail") or f"HTTP {answer.status_code}"))
         return told
+
+
+async def _result(running: "asyncio.Task[None]") -> dict[str, Any] | None:
+    return {} if running.done() and running.exception() is None else None
 
 
 def _after(drill: dict[str, Any], opened: dict[str, Any]) -> str:

@@ -193,9 +193,10 @@ def test_the_command_drills_tells_each_step_and_says_why_where_it_cannot(tmp_pat
         assert done.stdout.count("\n") == 1
         secrets = [line for line in server.log_text().splitlines() if "eyJ" in line]
         assert secrets == []
-    done = drill(*asked)
-    assert done.returncode == 1
-    assert "is the server running?" in done.stderr
+    for url, said in ((server.ops_url, "is the server running?"), ("http://127.0.0.1:ops", "is no URL of an ops port")):
+        done = drill("--event", "tool_completed", "--link", "socket", "--url", url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert said in done.stderr
     for wrong in (("--event", "agent_delta", "--link", "socket"), ("--event", "agent_started", "--link", "wire")):
         done = drill(*wrong)
         assert done.returncode == 2

@@ -83,7 +83,7 @@ class DrilledFactory(ExecutionFactory):
         return engine
 
     def _create_bridge(self, emitter: UserWebSocketEmitter, run: OpenRun, metrics: Metrics) -> AgentWebSocketBridge:
-        if self._taken is None or self._taken.ledger is not run.ledger:
+        if self._taken is None:
             return super()._create_bridge(emitter, run, metrics)
         return DrilledBridge(DrilledEmitter.in_place_of(emitter, self._taken), run, metrics, self._taken)
 
