@@ -66,7 +66,7 @@ class DrillClient:
                     raise DrillError(f"the server closed the drill's socket with {code} ({error.reason})") from error
                 self.resyncs += code == RESYNC
                 self._withholding, self._withheld = False, ""
-            except (OSError, WebSocketException) as error:
+            except (OSError, WebSocketException, msgspec.DecodeError) as error:
                 raise DrillError(f"{self._url}: {str(error) or type(error).__name__}") from error
         raise DrillError(f"the server closed the drill's socket {CONNECTS_MAX} times before the run ended")
 

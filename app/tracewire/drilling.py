@@ -192,6 +192,8 @@ class Drilling:
             ) from error
         except ValueError as error:
             raise DrillError(f"what answers at {self._order.ops_url} is no ops port of Tracewire") from error
+        if answer.status_code == 404 and method == "POST":
+            raise DrillError(f"{self._order.ops_url} knows no drills: name the ops port with --url, not the public one")
         if answer.is_error:
             raise DrillError(str(told.get("detail") or f"HTTP {answer.status_code}"))
         return told

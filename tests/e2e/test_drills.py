@@ -104,6 +104,7 @@ async def drill_all_types(server: ServerProcess, link: str) -> list[tuple[str, l
     return told
 
 
+@pytest.mark.timeout(300)
 async def test_each_type_is_lost_at_each_link_of_one_run_and_noticed_there_and_nobody_else_misses_anything(
     tmp_path: Path,
 ) -> None:
@@ -182,6 +183,9 @@ def test_the_command_drills_tells_each_step_and_says_why_where_it_cannot(tmp_pat
         steps = [line.split()[0] for line in done.stdout.splitlines()]
         assert steps == ["armed", "run", "lost", "incident", "healed", "over"]
         asked = ("--event", "tool_completed", "--link", "socket", "--url", server.ops_url)
+        done = drill("--event", "tool_completed", "--link", "socket", "--url", server.url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "name the ops port with --url" in done.stderr
         dead = "http://127.0.0.1:9"
         done = drill(*asked, "--alertmanager", dead)
         assert (done.returncode, done.stdout) == (1, "")
