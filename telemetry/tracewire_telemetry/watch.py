@@ -14,7 +14,7 @@ import heapq
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from opentelemetry.trace import SpanContext
 
@@ -25,6 +25,7 @@ from tracewire_telemetry.ledger import RunIdentity, RunLedger
 from tracewire_telemetry.limits import NS_PER_SECOND, EngineDeadlines, LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.origins import Origins
+from tracewire_telemetry.peer import Peer
 from tracewire_telemetry.settling import Settling, StampStore
 from tracewire_telemetry.spans import RunSpans, RunTracing
 from tracewire_telemetry.vocabulary import EventType, Outcome
@@ -38,30 +39,6 @@ STALL_SECONDS: Final = 0.05
 """A tick that is later than this has been kept waiting by the loop: so were all events."""
 STALLS_KEPT: Final = 256
 _NEVER: Final = 1 << 62
-
-
-class Peer(Protocol):
-    """The socket that follows a run, as the watch sees it."""
-
-    @property
-    def has_acked(self) -> bool:
-        """Whether its client has ever acked anything, of whichever run."""
-
-    @property
-    def last_life_ns(self) -> int:
-        """When it last gave a sign of life, monotonic nanoseconds."""
-
-    def probe(self) -> None:
-        """Ask for a sign of life, of the kind that every WebSocket answers by itself."""
-
-    def resync(self) -> None:
-        """Have the client come back and resume: it is alive, and lacks or has not acked something."""
-
-    def cut_silent(self) -> None:
-        """Let go of it: it is dead."""
-
-    def note_unacknowledging(self) -> None:
-        """Say, once, that its client was due an ack and has never sent one."""
 
 
 class OpenRun:

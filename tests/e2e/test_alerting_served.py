@@ -169,7 +169,7 @@ async def ended(wire: Wire, run_id: str) -> None:
     """Until the client has had, and acked, the run's end; who receives is the client itself."""
     async with asyncio.timeout(SECONDS):
         while len(wire.events(run_id)) < len(FIVE):
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=LOOK_SECONDS)
 
 
 async def told(monitoring: Monitoring, status: str, users: int) -> None:
