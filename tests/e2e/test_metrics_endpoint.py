@@ -176,7 +176,9 @@ async def test_every_closed_label_set_is_there_at_0_before_the_first_run(server:
     """Every metric of the catalogue with every combination of its labels; a first incident is then an increase."""
     found = await series(server)
     families = {family.name: family for family in parse_text((await scrape(server)).text)}
-    for spec in METRICS:
+    stamps = [spec for spec in METRICS if spec.passing and not spec.labels]
+    assert [] == [spec.name for spec in stamps if spec.full_name in families]
+    for spec in (spec for spec in METRICS if spec not in stamps):
         family = families[spec.full_name.removesuffix("_total")]
         assert (family.type, family.documentation) == (spec.kind, spec.help)
         if spec.name == "build_info":
@@ -193,7 +195,7 @@ async def test_every_closed_label_set_is_there_at_0_before_the_first_run(server:
             else:
                 assert found[f"{spec.full_name}_count", frozenset(labels.items())] == 0, (spec.name, labels)
                 assert found[f"{spec.full_name}_sum", frozenset(labels.items())] == 0, (spec.name, labels)
-    assert len(families) == len(METRICS)
+    assert len(families) == len(METRICS) - len(stamps)
     gauges = {spec.full_name for spec in METRICS if spec.kind == "gauge" and not spec.passing}
     idle = gauges - {f"tracewire_{name}" for name in ("build_info", "ready", "eventlog_bytes", "event_loop_lag_seconds",
                                                       "start_timestamp_seconds",
