@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import heapq
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -28,6 +27,7 @@ from tracewire_telemetry.origins import Origins
 from tracewire_telemetry.peer import Peer
 from tracewire_telemetry.settling import Settling, StampStore
 from tracewire_telemetry.spans import RunSpans, RunTracing
+from tracewire_telemetry.stalls import Stalls
 from tracewire_telemetry.vocabulary import EventType, Outcome
 
 TICK_SECONDS: Final = 0.25
@@ -37,7 +37,6 @@ STALE_LOOKS_MAX: Final = 4_096
 """Looks at settled runs that are kept until they are due, which for a patient agent may be hours."""
 STALL_SECONDS: Final = 0.05
 """A tick that is later than this has been kept waiting by the loop: so were all events."""
-STALLS_KEPT: Final = 256
 _NEVER: Final = 1 << 62
 
 
@@ -161,7 +160,7 @@ class Watch:
         self._tracing = tracing
         self._deadlines = deadlines
         self._heap: list[tuple[int, str]] = []
-        self._stalls: deque[tuple[int, int]] = deque(maxlen=STALLS_KEPT)
+        self._stalls = Stalls()
         self.settling = Settling(metrics, queue)
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -284,7 +283,7 @@ class Watch:
         ledger.look_at(_NEVER)
         if len(ledger.acking) < len(run.peers):
             ledger.acking.update(socket for socket, peer in run.peers.items() if peer.has_acked)
-        found = deadlines.look(ledger, now, run.last_life_ns, self._stalled_since)
+        found = deadlines.look(ledger, now, run.last_life_ns, self._stalls.since)
         moments = [found.due_ns] if found.due_ns else []
         if found.missing or run.incidents:
             for lost in found.missing:
@@ -327,15 +326,7 @@ class Watch:
 
     def stalled(self, began_ns: int, ended_ns: int) -> None:
         """The loop stood still in between: what was due then is late by no fault of its own."""
-        self._stalls.append((began_ns, ended_ns))
-
-    def _stalled_since(self, since_ns: int) -> int:
-        total = 0
-        for began_ns, ended_ns in reversed(self._stalls):
-            if ended_ns <= since_ns:
-                break
-            total += ended_ns - max(began_ns, since_ns)
-        return total
+        self._stalls.note(began_ns, ended_ns)
 
     async def _tick_forever(self) -> None:
         loop = asyncio.get_running_loop()
