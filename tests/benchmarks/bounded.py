@@ -292,7 +292,10 @@ class _Bench:
                 await asyncio.to_thread(fetched, f"{self._server.ops_url}/incidents?{query}") for _ in range(SCRAPES)
             ]
             count = len(json.loads(answers[-1][0])["incidents"])
-            self._found.answers.append((name, max(seconds for _, seconds in answers), count))
+            slowest = max(seconds for _, seconds in answers)
+            self._found.answers.append((name, slowest, count))
+            if self._verbose:
+                print(f"    /incidents {name:<32}{count:6,} in {slowest * 1000:7.1f} ms", flush=True)
 
 
 def fetched(url: str, accept: str = "*/*") -> tuple[str, float]:
@@ -378,8 +381,6 @@ def _tell(found: Found, shape: Shape) -> None:
         f"  at most {found.user_series_max} series of users; {found.named:,} were named as they rotated;"
         f" {found.left} runs are left"
     )
-    for name, seconds, count in found.answers:
-        print(f"  /incidents {name:<32}{count:6,} in {seconds * 1000:7.1f} ms")
 
 
 if __name__ == "__main__":
