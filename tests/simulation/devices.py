@@ -190,9 +190,8 @@ class BareDevice(Device):
         elif kind == "ready":
             for run in frame["runs"]:
                 self.last.setdefault(run["run_id"], 0)
-            known = {run_id: seq for run_id, seq in self.last.items() if not self.sighting(run_id).whole}
-            if known:
-                await self._send(type="resume", runs=known)
+            if not self.mute:
+                await self._resume()
             for plan in self.plans:
                 if plan.request_id not in self.accepted:
                     await self._send(type="start_run", request_id=plan.request_id, input={"steps": plan.steps})
@@ -229,6 +228,11 @@ class BareDevice(Device):
         if self.acks and due and not self.mute:
             await self._ack(run_id)
 
+    async def _resume(self) -> None:
+        known = {run_id: seq for run_id, seq in self.last.items() if not self.sighting(run_id).whole}
+        if known:
+            await self._send(type="resume", runs=known)
+
     async def _ack(self, run_id: str) -> None:
         seq = self.acked[run_id] = self.last[run_id]
         await self._send(type="ack", run_id=run_id, seq=seq, count=seq)
@@ -246,5 +250,7 @@ class BareDevice(Device):
             self.world.loop.create_task(self._speak(), context=self.process.context)
 
     async def _speak(self) -> None:
-        with contextlib.suppress(ConnectionClosed, AttributeError):
-            await self.ack_again()
+        if self.socket is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self._resume()
+                await self.ack_again()

@@ -10,7 +10,7 @@ from simulation.devices import BareDevice, Plan
 if TYPE_CHECKING:
     from simulation.world import World
 
-FAULT_SECONDS_MAX = 0.5
+FAULTS_SECONDS = (0.5, 0.5, 0.5, 2.0)
 STEPS_MAX = 500
 
 
@@ -22,7 +22,7 @@ def draw_plan(random: Random, request_id: str) -> Plan:
         if kind == "d":
             steps.append(f"d{random.choice((1, 2, 4))}")
         elif kind == "w":
-            steps.append(f"w{random.choice((0.0, 0.0005, 0.01, 0.1, 0.8))}")
+            steps.append(f"w{random.choice((0.0, 0.0005, 0.01, 0.1, 0.3, 0.8))}")
         else:
             steps.append(kind)
     if random.random() < 0.1:
@@ -47,7 +47,8 @@ async def cause(world: "World") -> None:
     )  # fmt: skip
     for _ in range(random.choice((0, 0, 1, 2))):
         world.loop.call_later(random.random() * 0.3, _scrape, world)
-    moments = sorted(random.random() ** 2 * FAULT_SECONDS_MAX for _ in range(count))
+    seconds = random.choice(FAULTS_SECONDS)
+    moments = sorted(random.random() ** 2 * seconds for _ in range(count))
     now = 0.0
     for moment in moments:
         await asyncio.sleep(moment - now)
@@ -102,13 +103,15 @@ def _stall(world: "World") -> None:
 
 
 def _mute(world: "World") -> None:
-    """A client reads, and acks nothing for a while."""
+    """A client reads, and neither acks nor resumes for a while."""
     bare = [device for device in world.devices if isinstance(device, BareDevice)]
     if bare:
         device = world.random.choice(bare)
         world.tell("falls mute", device.process.name)
         device.mute = True
         world.loop.call_later(world.random.choice((0.1, 1.0, 3.0)), device.speak_again)
+        if world.random.random() < 0.2:  # while an incident that comes of it is open, perhaps
+            world.loop.call_later(world.random.choice((1.0, 1.5)), world.crash)
 
 
 def _slow(world: "World") -> None:
@@ -116,7 +119,7 @@ def _slow(world: "World") -> None:
     disk = world.disk
     disk.slow_seconds = world.random.choice((0.03, 0.2, 0.7, 1.5))
     world.tell("the disk is slow", disk.slow_seconds)
-    world.loop.call_later(world.random.choice((0.01, 0.3)), setattr, disk, "slow_seconds", 0.0)
+    world.loop.call_later(world.random.choice((0.01, 0.3, 1.0)), setattr, disk, "slow_seconds", 0.0)
 
 
 def _scrape(world: "World") -> None:

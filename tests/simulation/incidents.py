@@ -175,17 +175,15 @@ class JudgedIncidents(Incidents):
         at_ns, blamed = self.blamed
         return at_ns == self._truth.loop.now_ns and not blamed.isdisjoint(run_ids)
 
-    @property
-    def open_count(self) -> int:
-        """Incidents that have not ended."""
-        return sum(incident.state is IncidentState.OPEN for incident in self.known.values())
+    def unfinished(self, disk: Disk) -> list[str]:
+        """Incidents that have not ended, or whose end is not kept."""
+        both = {incident_id: incident.state for incident_id, incident in disk.incidents.items()}
+        missing = [incident_id for incident_id, incident in self.known.items() if both.get(incident_id) != incident.state]
+        return missing + [incident_id for incident_id, state in both.items() if state is IncidentState.OPEN]
 
 
 def problems_of_incidents(incidents: JudgedIncidents, disk: Disk, ledgers: list[RunLedger]) -> Iterator[str]:
     """What is wrong with a life's incidents when all is at rest."""
-    for incident in disk.incidents.values():
-        if incident.state is IncidentState.OPEN:
-            yield f"incident {incident.incident_id} at {incident.link.value} of run {incident.run_id} never ends"
     for incident in incidents.known.values():
         kept = disk.incidents.get(incident.incident_id)
         if kept != incident:
@@ -206,6 +204,12 @@ def _problems_of_missing(ledger: RunLedger, incidents: JudgedIncidents) -> Itera
         declared = sum(lost.link is link for lost in ledger.missing)
         if counted < declared:
             yield f"run {run_id}: {declared} events are missing at {link.value}, incidents count {counted}"
+    for incident in mine:
+        if incident.state is IncidentState.HEALED or incident.last_seq is None or incident.first_seq is None:
+            continue
+        acked = ledger.client[incident.last_seq - 1 : incident.last_seq]
+        if incident.ended_unix_ns and any(at and ledger.unix_ns(at) < incident.ended_unix_ns for at in acked):
+            yield f"run {run_id}: {incident.last_seq} was acked, and its incident is {incident.state.value}"
     columns = (ledger.engine, ledger.bridge, ledger.emitter)
     for before, after, link in ((columns[0], columns[1], Link.BRIDGE), (columns[1], columns[2], Link.EMITTER)):
         limit = getattr(limits, link.value) + LOOK_NS

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import random as global_random
 import time
@@ -236,8 +237,7 @@ class World:
             and all(run.outcome is not None for run in self.disk.runs.values())
             and not server.watch.runs
             and server.watch.settling.idle.is_set()
-            and not server.watch.judged.open_count
-            and not server.watch.judged._unstored
+            and not server.watch.judged.unfinished(self.disk)
         )
 
     def waits_for(self) -> str:
@@ -247,7 +247,7 @@ class World:
         watch = self.server.watch
         return (
             f"waiting: {waiting}, runs open: {open_runs}, not settled: {sorted(watch.runs)}, "
-            f"incidents open: {watch.judged.open_count}"
+            f"incidents without an end: {watch.judged.unfinished(self.disk)}"
         )
 
     def judge(self) -> None:
@@ -312,6 +312,8 @@ def _deterministic(world: World, seed: int) -> Iterator[None]:
     level = 0 if world._tracing else 50
     structlog.configure(processors=[note], wrapper_class=structlog.make_filtering_bound_logger(level))
     global_random.seed(seed)
+    collected = gc.isenabled()
+    gc.disable()  # a fifth of the time; a schedule is small, and over soon
     try:
         for owner, name, value in replaced:
             setattr(owner, name, value)
@@ -319,6 +321,8 @@ def _deterministic(world: World, seed: int) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+        if collected:
+            gc.enable()
         global_random.setstate(state)
         if was_configured:
             structlog.configure(**logging)
