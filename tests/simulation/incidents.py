@@ -178,7 +178,9 @@ class JudgedIncidents(Incidents):
     def unfinished(self, disk: Disk) -> list[str]:
         """Incidents that have not ended, or whose end is not kept."""
         both = {incident_id: incident.state for incident_id, incident in disk.incidents.items()}
-        missing = [incident_id for incident_id, incident in self.known.items() if both.get(incident_id) != incident.state]
+        missing = [
+            incident_id for incident_id, incident in self.known.items() if both.get(incident_id) != incident.state
+        ]
         return missing + [incident_id for incident_id, state in both.items() if state is IncidentState.OPEN]
 
 
