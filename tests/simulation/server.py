@@ -88,7 +88,7 @@ class KeepingWatch(Watch):
         on_early: Callable[[str], None],
     ) -> None:
         super().__init__(METRICS, TRACING, None, deadlines=random.choice(DEADLINES))
-        self.incidents = self.judged = JudgedIncidents(self, truth, METRICS)
+        self.incidents = self.judged = JudgedIncidents(self, truth, METRICS, self.origins)
         self.ledgers: list[RunLedger] = []
         self._connections = connections
         self._on_early = on_early
