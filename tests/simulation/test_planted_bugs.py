@@ -6,7 +6,7 @@ from simulation.planted import BUGS, Bug, Change, planted
 from simulation.world import run_schedule
 from tracewire.delivery.outbox import Outbox
 
-SCHEDULES_MAX = 3_000
+SCHEDULES_MAX = 10_000
 
 
 def first_red_seed(bug: Bug) -> tuple[int, str]:
