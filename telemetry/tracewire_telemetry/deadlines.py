@@ -10,6 +10,7 @@ Each link has a deadline, from the later of the previous stamp and the moment at
   and joins nothing, and is settled with the one that blocks it (its verdict is that one's). It counts again, from its
   own stamp, when that one is acked. Behind an event that is missing *at the client* nothing blocks: the client has
   them all and acks none, so each joins that incident at its own deadline.
+- *Passed over*: what the only socket that follows was not given before a later event was. No deadline is waited for.
 - *Liveness before blame*: where no acking socket has shown life since the event was written, they are pinged first.
   Life within the first half of the deadline does not count: the client may have died before it could ack.
 - *The engine*: no `agent_started` in time, or silence, while no event is on its way to the log, or stuck on it. A

@@ -1,5 +1,6 @@
 """Two small HTTP servers of the test's own process: one takes Alertmanager's notifications, one shows metrics."""
 
+import contextlib
 import json
 import threading
 import time
@@ -125,7 +126,8 @@ class Exposition(_Served):
                 self.send_header("Content-Type", METRICS_TYPE)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):  # who scrapes has a limit to its patience
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
