@@ -12,7 +12,8 @@ Each link has a deadline, from the later of the previous stamp and the moment at
   them all and acks none, so each joins that incident at its own deadline.
 - *Passed over*: what the only socket that follows was not given before a later event was. No deadline is waited for.
 - *Liveness before blame*: where no acking socket has shown life since the event was written, they are pinged first.
-  Life within the first half of the deadline does not count: the client may have died before it could ack.
+  Life within the first half of the deadline does not count: the client may have died before it could ack. From the
+  life that counts it has a moment to ack: it may have stood still until then.
 - *The engine*: no `agent_started` in time, or silence, while no event is on its way to the log, or stuck on it. A
   tool that executes is activity until its own deadline; waiting for input is no silence.
 """
@@ -30,11 +31,17 @@ from tracewire_telemetry.vocabulary import EVENT_TYPES, NEXT, EventType, Link
 _EXECUTING: Final = TYPE_INDEX[EventType.TOOL_EXECUTING]
 _COMPLETED: Final = TYPE_INDEX[EventType.TOOL_COMPLETED]
 _STARTED: Final = TYPE_INDEX[EventType.AGENT_STARTED]
+_ACK_NS: Final = NS_PER_SECOND
+"""What a client has for its ack after it showed life again: twice what the wire asks of it. One whose process stood
+still answers a ping the moment it goes on, and acks what it then reads a little later. No more than half the deadline.
+"""
 _FIRST_PONG_NS: Final = NS_PER_SECOND // 4
 """When a pinged socket is looked at first; then after twice as long, and so on until it must have answered."""
 
 Life = Callable[[int], int]
-"""When a socket, by its ordinal in the ledger, last showed life; monotonic nanoseconds."""
+"""When a socket, by its ordinal in the ledger, last showed life; monotonic nanoseconds. Later than now: nobody knows
+when, and it is alive.
+"""
 Stalled = Callable[[int], int]
 """For how many nanoseconds since a moment the process stood still: nobody is late by them."""
 
@@ -186,6 +193,13 @@ def _client_overdue(ledger: RunLedger, due: Due, now: int, life: Life, stalled: 
     # Half the deadline: an ack that was under way at the write shows life a moment later, and nothing of what followed.
     alive = {socket for socket in witnesses if life(socket) > due.since_ns + ledger.limits.client // 2}
     if alive:
+        seq, acks_by_ns = ledger.woken
+        if seq != due.key or acks_by_ns < due.since_ns:
+            lived_ns = max(map(life, alive))
+            acks_by_ns = lived_ns + min(_ACK_NS, ledger.limits.client // 2) if lived_ns <= now else now
+            ledger.woken = (due.key, acks_by_ns)
+        if now < acks_by_ns:
+            return acks_by_ns
         _declare(ledger, due, found)
         found.blamed |= alive
         return now

@@ -99,6 +99,7 @@ class RunLedger:
         "types",
         "waiting",
         "wake",
+        "woken",
     )
 
     def __init__(
@@ -132,6 +133,7 @@ class RunLedger:
         self.silent: Missing | None = None
         self.miscounted: Missing | None = None
         self.suspected = (0, 0)
+        self.woken = (0, 0)
         self.awaiting_input = False
         self.active_ns = 0
         self.committed_count = 0

@@ -329,18 +329,26 @@ class Watch:
         self._stalls.note(began_ns, ended_ns)
 
     async def _tick_forever(self) -> None:
-        loop = asyncio.get_running_loop()
+        turned_ns = time.monotonic_ns()
         while True:
-            began_ns, due = time.monotonic_ns(), loop.time() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self.loop_lag_seconds = max(0.0, loop.time() - due)
-            if self.loop_lag_seconds > STALL_SECONDS:
-                self.stalled(began_ns, time.monotonic_ns())
+            turned_ns, self.loop_lag_seconds = self._turn(turned_ns, TICK_SECONDS)
             self.last_tick_unix_seconds = time.time()
-            more = True
-            while more:
-                more = self.tick(time.monotonic_ns(), looks_max=LOOKS_PER_TURN)
+            while self.tick(turned_ns, looks_max=LOOKS_PER_TURN):
                 await asyncio.sleep(0)
+                turned_ns, _ = self._turn(turned_ns, 0.0)
+
+    def _turn(self, last_ns: int, waited_seconds: float) -> tuple[int, float]:
+        """It is the watch's turn again, after so long a wait since its last: now, and how late that is.
+
+        From turn to turn without a gap, and not by `loop.time()`, which uvloop sets once for all that runs in a turn: a
+        stall between the timer and the tick, or between two turns of a tick, would excuse nobody.
+        """
+        now = time.monotonic_ns()
+        lag_seconds = max(0.0, (now - last_ns) / NS_PER_SECOND - waited_seconds)
+        if lag_seconds > STALL_SECONDS:
+            self.stalled(last_ns, now)
+        return now, lag_seconds
 
     # What the metrics show.
 

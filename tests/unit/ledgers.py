@@ -100,7 +100,7 @@ class LedgerScript:
 
     def look_ns(self, now: int) -> Look:
         """The same, in nanoseconds of the clock."""
-        return look(self.ledger, now, lambda socket: self.life.get(socket, now), lambda _: self.stalled_ns)
+        return look(self.ledger, now, lambda socket: self.life.get(socket, now + 1), lambda _: self.stalled_ns)
 
     def overdue(self, at_ms: float) -> list[Missing]:
         """What is declared missing at this moment."""

@@ -153,12 +153,36 @@ def test_a_socket_that_showed_no_life_since_the_write_is_asked_first() -> None:
 
 
 def test_a_socket_that_answers_and_does_not_ack_is_blamed_as_soon_as_that_is_seen() -> None:
-    """Its answer is looked for a quarter of a second after the question."""
+    """Its answer is looked for a quarter of a second after the question. From it on the client has a second to ack."""
     script, socket = unacked()
     script.life[socket] = ns(3)
     assert script.look(10_003).due_ns == ns(10_253)
     script.life[socket] = ns(10_010)
-    assert named(script.look(10_253).missing) == [(Link.CLIENT, "agent_started", 1)]
+    assert (script.look(10_253).missing, script.look(10_254).due_ns) == ([], ns(11_010))
+    assert named(script.look(11_010).missing) == [(Link.CLIENT, "agent_started", 1)]
+
+
+@pytest.mark.parametrize("woken_ms", [9_990, 14_900])
+def test_a_client_that_stood_still_and_acks_as_soon_as_it_goes_on_misses_nothing(woken_ms: int) -> None:
+    """Its pong comes before its ack, also where its process is continued just before it would be blamed, or cut."""
+    script, socket = unacked()
+    script.life[socket] = ns(3) if woken_ms > 10_003 else ns(woken_ms)
+    found = script.look(10_003)
+    script.life[socket] = ns(woken_ms)
+    looked_ms = max(10_003, woken_ms + 50)
+    assert (found.missing, script.overdue(looked_ms)) == ([], [])
+    script.acknowledged(socket, 1, woken_ms + 500)
+    assert (script.overdue(3_600_000), script.ledger.missing) == ([], [])
+
+
+def test_a_client_that_goes_on_showing_life_wins_no_time_by_it() -> None:
+    """The moment that it has to ack is counted from the first sign that was seen."""
+    script, socket = unacked()
+    script.life[socket] = ns(10_000)
+    assert script.overdue(10_003) == []
+    script.life[socket] = ns(10_900)
+    assert script.overdue(10_999) == []
+    assert named(script.overdue(11_000)) == [(Link.CLIENT, "agent_started", 1)]
 
 
 def test_a_socket_that_stays_silent_for_five_seconds_is_dead_and_its_events_are_pending() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import structlog
+import uvloop
 from opentelemetry.sdk.resources import Resource
 from structlog.testing import CapturingLogger
 
@@ -18,7 +19,7 @@ from tracewire_telemetry.spans import RunTracing
 from tracewire_telemetry.stamps import decode_stamps
 from tracewire_telemetry.testing.recorder import InProcessRecorder
 from tracewire_telemetry.vocabulary import EventType, Outcome
-from tracewire_telemetry.watch import OpenRun, Watch
+from tracewire_telemetry.watch import TICK_SECONDS, OpenRun, Watch
 from unit.ledgers import OPENED_UNIX_NS, identity_of, ns
 
 STARTED, THINKING, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED
@@ -356,3 +357,28 @@ async def test_a_link_with_a_shorter_deadline_than_the_one_before_it_is_watched_
     assert [record["link"] for record in watched.records("incident_opened")] == ["emitter"]
     await asyncio.wait_for(watched.watch.close(), WAIT_SECONDS)
     watched.queue.close(WAIT_SECONDS)
+
+
+def test_a_stall_in_the_turn_of_the_tick_is_nobodys_fault(log: CapturingLogger) -> None:
+    """Under uvloop, whose clock stands still for all that runs in one turn: a task that woke with the watch, and blocks
+    before it, makes nothing late that was on its way meanwhile.
+    """
+
+    async def block(run: OpenRun) -> None:
+        await asyncio.sleep(TICK_SECONDS)
+        ordinal = run.ledger.emitted(STARTED, time.monotonic_ns())
+        time.sleep(0.6)  # noqa: ASYNC251 # what it is for
+        for _ in range(20):  # turns without a timer: setting one would bring the loop's clock up to date
+            await asyncio.sleep(0)
+        run.ledger.sequenced(ordinal, time.monotonic_ns())
+
+    async def scenario() -> None:
+        watched = Watched(log, deadlines=LinkDeadlines(bridge_seconds=0.3))
+        run = watched.watch.open(identity_of(), (), now=time.monotonic_ns(), unix_ns=time.time_ns())
+        blocking = asyncio.create_task(block(run))
+        watched.watch.start(watched.store)
+        await blocking
+        assert watched.records("incident_opened") == []
+        await watched.watch.close()
+
+    uvloop.run(scenario())
