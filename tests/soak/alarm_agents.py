@@ -27,6 +27,7 @@ class Pace(NamedTuple):
     heartbeat_seconds: float = 20.0
     stall_seconds: float = 2.0
     long_tool_seconds: float = 45.0
+    drain_grace_seconds: float = 5.0
 
     @property
     def environ(self) -> dict[str, str]:
@@ -39,6 +40,7 @@ class Pace(NamedTuple):
             "TRACEWIRE_TOOL_DEADLINE_SECONDS": str(self.tool_seconds),
             "TRACEWIRE_IDLE_DEADLINE_SECONDS": str(self.idle_seconds),
             "TRACEWIRE_HEARTBEAT_SECONDS": str(self.heartbeat_seconds),
+            "TRACEWIRE_DRAIN_GRACE_SECONDS": str(self.drain_grace_seconds),
         }
 
     def spell(self, random: Random) -> float:
@@ -48,7 +50,7 @@ class Pace(NamedTuple):
         return random.uniform(*random.choice(ends))
 
 
-SHORT: Final = Pace(3.0, 2.0, 2.5, 2.0, 6.0, 6.0, 4.0, 1.0, 4.5)
+SHORT: Final = Pace(3.0, 2.0, 2.5, 2.0, 4.0, 4.0, 4.0, 1.0, 3.0, 0.5)
 KINDS: Final = {"burst": 6, "steady": 6, "tools": 4, "fails": 2, "brief": 3, "cancelled": 2, "asks": 2, "long_tool": 1,
                 "near_deadline": 1, "past_deadline": 1, "quiet": 1}  # fmt: skip
 

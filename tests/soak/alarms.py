@@ -40,13 +40,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.alarms", description=__doc__)
     parser.add_argument("--events", type=int, default=default.events, help="that come to users, at least")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="that it goes on, at least")
+    parser.add_argument("--seconds-max", type=float, default=default.seconds_max, help="after which it is enough")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what all that is random follows from")
     parser.add_argument("--short", action="store_true", help="with deadlines that are a third of the default")
     parser.add_argument("--plant", action="store_true", help="losses that are true: it ends with 1, and names them")
     options = parser.parse_args()
     plan = default._replace(
-        events=options.events, seconds=options.seconds, seed=options.seed, planted=options.plant,
-        pace=SHORT if options.short else default.pace,
+        events=options.events, seconds=options.seconds, seconds_max=options.seconds_max, seed=options.seed,
+        planted=options.plant, pace=SHORT if options.short else default.pace,
     )  # fmt: skip
     print(f"seed {plan.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tracewire-alarms-") as folder:

@@ -97,6 +97,7 @@ async def watch_hidden(server: ServerProcess, browser: Chromium) -> bool:
     async with httpx.AsyncClient() as http:
         metrics = (await http.get(f"{server.ops_url}/metrics")).text
         report = (await http.get(f"{server.ops_url}/runs/{run_id}/ledger")).json()
+        incidents = (await http.get(f"{server.ops_url}/incidents")).json()["incidents"]
     alarms = sum(
         float(line.rsplit(" ", 1)[1])
         for line in metrics.splitlines()
@@ -105,10 +106,12 @@ async def watch_hidden(server: ServerProcess, browser: Chromium) -> bool:
     sent = len(report["events"])
     late = sum(row["verdict"] != "in_time" for row in report["events"])
     print(f"hidden for {time.monotonic() - started:.0f} s: {sent} events sent, {seen['received']} received, "
-          f"{seen['hiddenWhile']} while hidden, {late} not acked in time, {alarms:.0f} missing, states {states}, "
+          f"{seen['hiddenWhile']} while hidden, {late} not acked in time, {alarms:.0f} missing, "
+          f"{len(incidents)} incidents, states {states}, "
           f"receipt agrees: {seen['agrees']}")  # fmt: skip
     whole = sent == seen["received"] == HIDDEN_SECONDS + 4
-    return bool(seen["agrees"] and whole and alarms == 0 and late == 0 and seen["hiddenWhile"] >= HIDDEN_SECONDS - 5)
+    quiet = alarms == 0 and late == 0 and incidents == []
+    return bool(seen["agrees"] and whole and quiet and seen["hiddenWhile"] >= HIDDEN_SECONDS - 5)
 
 
 async def watch(server: ServerProcess, address: str) -> bool:
