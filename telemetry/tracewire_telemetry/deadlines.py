@@ -11,6 +11,8 @@ Each link has a deadline, from the later of the previous stamp and the moment at
   own stamp, when that one is acked. Behind an event that is missing *at the client* nothing blocks: the client has
   them all and acks none, so each joins that incident at its own deadline.
 - *Passed over*: what the only socket that follows was not given before a later event was. No deadline is waited for.
+- *In its turn*: what tools that run side by side emit in one moment, the bridge passes on one by one, each when the log
+  has the one before. Who waits behind one that is on its way to the log is not late by that.
 - *Liveness before blame*: where no acking socket has shown life since the event was written, they are pinged first.
   Life within the first half of the deadline does not count: the client may have died before it could ack. From the
   life that counts it has a moment to ack: it may have stood still until then.
@@ -106,12 +108,16 @@ def look(ledger: RunLedger, now: int, life: Life, stalled: Stalled) -> Look:
 def awaited(ledger: RunLedger) -> Iterator[Due]:
     """For each link the event that becomes overdue first, and when."""
     limits, gone = ledger.limits, ledger.gone
-    for ordinal, (_, emitted_ns) in ledger.waiting.items():
-        if -ordinal not in gone:
-            since = emitted_ns or ledger.opened_ns
-            yield Due(since + limits.bridge, since, Link.BRIDGE, -ordinal)
-            break
     committed, last = ledger.committed_count, len(ledger.types)
+    # While one is on its way to the log the bridge is busy: it passes on one event of a run at a time.
+    if committed == last or last in gone:
+        lost = gone[last] if committed < last else None
+        free_ns = lost.at_ns if lost is not None else ledger.emitter[committed - 1] if committed else 0
+        for ordinal, (_, emitted_ns) in ledger.waiting.items():
+            if -ordinal not in gone:
+                since = max(emitted_ns, free_ns)
+                yield Due(since + limits.bridge, since, Link.BRIDGE, -ordinal)
+                break
     if committed < last:
         index = _first_owed(ledger, 0, committed, ledger.emitter, last)
         if index < last:

@@ -103,6 +103,19 @@ def test_an_agent_that_waits_for_the_bridge_or_the_log_is_not_silent() -> None:
     assert named(script.overdue(3_600_000)) == [(Link.BRIDGE, "agent_thinking", None)]
 
 
+def test_an_event_that_waits_for_its_turn_at_the_bridge_is_not_late_by_those_before_it() -> None:
+    """Three tools begin at once, and each commit takes 900 ms: the last is the bridge's to take when its turn comes."""
+    script = LedgerScript()
+    first, second, third = (script.emitted(EXECUTING, 0) for _ in range(3))
+    for ordinal, at_ms in ((first, 0), (second, 900)):
+        seq = script.ledger.sequenced(ordinal, ns(at_ms))
+        assert script.overdue(at_ms + 899) == []
+        script.ledger.committed(seq, ns(at_ms + 900))
+    assert script.overdue(2_799) == []
+    assert named(script.overdue(2_800)) == [(Link.BRIDGE, "tool_executing", None)]
+    script.ledger.sequenced(third, ns(2_900))
+
+
 def test_a_type_that_is_on_its_way_at_the_end_is_not_owed_by_the_engine() -> None:
     """It is the bridge's."""
     script = LedgerScript(engine=ENGINE, required=(STARTED, THINKING))

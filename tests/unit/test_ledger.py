@@ -200,11 +200,11 @@ def test_deadlines_are_those_of_the_settings() -> None:
     script.sent(STARTED, 0, 1)
     script.durable(THINKING, 0)
     script.sequenced(THINKING, 0)
-    script.emitted(THINKING, 0)
-    assert [(lost.link, lost.seq) for lost in script.overdue(100)] == [(Link.BRIDGE, None)]
     assert [(lost.link, lost.seq) for lost in script.overdue(201)] == [(Link.EMITTER, 3)]
     assert [(lost.link, lost.seq) for lost in script.overdue(302)] == [(Link.SOCKET, 2)]
     assert [(lost.link, lost.seq) for lost in script.overdue(403)] == [(Link.CLIENT, 1)]
+    script.emitted(THINKING, 500)
+    assert [(lost.link, lost.seq) for lost in script.overdue(600)] == [(Link.BRIDGE, None)]
 
 
 def test_several_events_stuck_at_one_link_become_missing_each_at_its_own_deadline() -> None:
