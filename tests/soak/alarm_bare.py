@@ -22,7 +22,7 @@ OPEN_RUNS_MAX: Final = 2
 
 class Bare:
     """One user of one socket. Of the kind `never_acks` it acks and resumes nothing; of the kind `withholds` it stays,
-    answers pings, and does not ack the last event of its first run: a loss that is true.
+    answers pings, and does not ack the last event of any run: a loss that is true.
     """
 
     def __init__(self, world: "World", user_id: str, kind: str, random: Random) -> None:
@@ -38,7 +38,6 @@ class Bare:
         self.socket: ClientConnection | None = None
         self.ready = False
         self.away_seconds = 0.0
-        self.withheld = ""
         self.questions: dict[str, str] = {}
 
     @property
@@ -180,8 +179,7 @@ class Bare:
         if run_id in self.notes.ended:
             self.runs.pop(run_id, None)
             self.questions.pop(run_id, None)
-            if self.kind == "withholds" and self.withheld in ("", run_id):
-                self.withheld = run_id
+            if self.kind == "withholds":
                 seq -= 1
         if self.acks and seq:
             await self.send({"type": "ack", "run_id": run_id, "seq": seq, "count": seq})
