@@ -264,7 +264,7 @@ async def test_s16_there_is_one_source_of_configuration(chain: ServerUnderTest, 
 
 def test_s16_the_environment_is_read_where_a_process_begins() -> None:
     """By the command line, and by the composition root for whoever embeds it: no station asks it for anything."""
-    assert {"tracewire.cli", "tracewire.main"} == environment_readers()
+    assert {"tracewire.cli", "tracewire.main", "tracewire.serve_command"} == environment_readers()
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,8 @@ class Truth:
                 yield f"{said}, which is not silent for long"
             return
         if lost.link is Link.BRIDGE:
-            if lost.seq is not None or lost.since_ns not in (since for _, since in ledger.waiting.values()):
+            # It waits since it was emitted, or since the bridge had passed on the one before it.
+            if lost.seq is not None or not any(since <= lost.since_ns for _, since in ledger.waiting.values()):
                 yield f"{said}, which has it"
             if now < lost.since_ns + limits.bridge:
                 yield f"{said}, {lost.since_ns + limits.bridge - now} ns before its deadline"
@@ -216,6 +217,8 @@ def _problems_of_missing(ledger: RunLedger, incidents: JudgedIncidents) -> Itera
     for before, after, link in ((columns[0], columns[1], Link.BRIDGE), (columns[1], columns[2], Link.EMITTER)):
         limit = getattr(limits, link.value) + LOOK_NS
         for seq, (began, ended) in enumerate(zip(before, after, strict=True), start=1):
+            if link is Link.BRIDGE and seq > 1:
+                began = max(began, ledger.emitter[seq - 2])  # until then the bridge was busy with the one before
             if ended and ended - began > limit and ledger.gone.get(seq) is None:
                 yield f"run {run_id}: {seq} took {ended - began} ns to {link.value}, and nobody was told"
     yield from _problems_of_unacked(ledger)
