@@ -2,14 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from chaos.journal import TERMINAL_NAMES, Journal, RunJournal, Seen, Wrong, seen_of
-
-REQUIRE_ROOT: Final = False
-"""Whether every exported trace must have its root. Until recovery exports the root of a run that a crash has ended,
-what had left of such a run before has none, and so no parent for its uppermost spans.
-"""
 
 
 class SpanOf(NamedTuple):
@@ -97,23 +92,18 @@ def judge_traces(spans: Iterable[SpanOf], runs: Mapping[str, tuple[str, str, str
         traces.setdefault(span.trace_id, []).append(span)
     wrongs = []
     for trace_id, found in traces.items():
-        user_id, run_id, outcome = runs.get(trace_id, ("-", "", ""))
-        wrongs += [
-            Wrong("wrong", user_id, run_id, 0, f"trace {trace_id}: {what}")
-            for what in _problems_of(found, may_lack_root=not REQUIRE_ROOT and outcome == "worker_lost")
-        ]
+        user_id, run_id, _ = runs.get(trace_id, ("-", "", ""))
+        wrongs += [Wrong("wrong", user_id, run_id, 0, f"trace {trace_id}: {what}") for what in _problems_of(found)]
     return wrongs
 
 
-def _problems_of(spans: Sequence[SpanOf], *, may_lack_root: bool) -> list[str]:
+def _problems_of(spans: Sequence[SpanOf]) -> list[str]:
     ids = Counter(span.span_id for span in spans)
     problems = [f"span id {span_id} came {count} times" for span_id, count in ids.items() if count > 1]
     roots = [span.name for span in spans if not span.parent_id]
     orphans = [span for span in spans if span.parent_id and span.parent_id not in ids]
     if len(roots) > 1:
         problems.append(f"{len(roots)} roots: {', '.join(roots)}")
-    if may_lack_root and not roots and len({span.parent_id for span in orphans}) == 1:
-        return problems
     if not roots:
         problems.append(f"no root among {len(spans)} spans")
     return problems + [f"{span.name} is an orphan: its parent {span.parent_id} never came" for span in orphans]
