@@ -232,7 +232,9 @@ class Campaign:
         plan, random = self._plan, self._random
         async with self._conductor() as conductor, asyncio.TaskGroup() as group:
             planting = group.create_task(self._plant())
-            deeds = [self._stop_users, self._stall, self._step_clock, self._drain, self._step_clock, self._stop_users]
+            # A drain would end the planted losses before their deadlines.
+            drains = [] if plan.planted else [self._drain]
+            deeds = [self._stop_users, self._stall, self._step_clock, *drains, self._step_clock, self._stop_users]
             number = 0
             while self._goes_on or number < len(deeds):
                 deed = deeds[number] if number < len(deeds) else random.choice((*deeds, self._stop_users))
