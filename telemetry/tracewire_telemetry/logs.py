@@ -21,6 +21,13 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
     return event
 
 
+def _catch_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take hold of the exception that is being handled: in the thread that writes the record there is none."""
+    if event.get("exc_info") is True:
+        event["exc_info"] = sys.exc_info()
+    return event
+
+
 QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "litestar", "websockets", "httpx", "httpcore")
 """Libraries whose chatter is left out. uvicorn's line for an accepted socket would hold its query string."""
 
@@ -162,7 +169,7 @@ def configure_logging(*, level: str, json: bool | None = None, quiet: Iterable[s
     renderer: Processor = structlog.processors.JSONRenderer() if as_json else terminal
     bound = PeerBound()
     structlog.configure(
-        processors=[bound, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[bound, *shared, _catch_exception, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -118,6 +118,19 @@ def test_an_exception_is_one_record_with_its_traceback(capsys: pytest.CaptureFix
     assert "RuntimeError: the cause" in str(record["exception"])
 
 
+def test_an_exception_that_a_thread_writes_has_its_traceback_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The thread handles none: it is taken hold of where it is logged, by us and by libraries."""
+    configure_logging(level="info", json=True)
+    stop = write_in_thread()
+    try:
+        raise RuntimeError("the cause")
+    except RuntimeError:
+        structlog.get_logger("t").exception("run_failed")
+        logging.getLogger("some.library").exception("it failed")
+    stop()
+    assert [True, True] == ["RuntimeError: the cause" in str(line.get("exception")) for line in lines(capsys)]
+
+
 def test_configuring_twice_does_not_write_twice(capsys: pytest.CaptureFixture[str]) -> None:
     """The handlers of before are replaced."""
     configure_logging(level="info", json=True)
