@@ -83,14 +83,18 @@ class SocketRuns:
         if accepted.created:
             self._runs.start(accepted, lambda follower: follower.send(announcement))
             return
-        connection.send(announcement)
-        followed = connection.follows.get(accepted.context.run_id)
+        run_id = accepted.context.run_id
+        followed = connection.follows.get(run_id)
         # A settled run is about to be forgotten here; who asks for it again gets it again, whenever that is, unless it
         # is being read back from its first event on.
-        if followed is None or (
+        again = followed is None or (
             (followed.run is None or followed.run.ledger.settled_ns) and (followed.live or followed.first_seq > 1)
-        ):
-            await self._follow_again(accepted.context.run_id)
+        )
+        if again:
+            connection.unfollow(run_id)  # what is read back of it for an earlier frame would come between
+        connection.send(announcement)
+        if again:
+            await self._follow_again(run_id)
 
     async def _follow_again(self, run_id: str) -> None:
         """Give a run that was started before from its first event on, or say that its beginning has expired."""
