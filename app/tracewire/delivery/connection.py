@@ -302,14 +302,16 @@ class Connection:
 
     def resync(self) -> None:
         """Have the client come back and resume: it lacks something, or has not acked it."""
-        _log.info("socket_resynced", connection_id=self.id, user_id=self.user_id)
-        self.close(CloseCode.RESYNC)
+        if not self.closed:
+            _log.info("socket_resynced", connection_id=self.id, user_id=self.user_id)
+            self.close(CloseCode.RESYNC)
 
     def cut_silent(self) -> None:
-        """Let go of a peer that showed no life when it was asked to."""
-        _log.info("socket_silent", connection_id=self.id, user_id=self.user_id)
-        self.close(CloseCode.SILENT)
-        self._transport.abort()
+        """Let go of a peer that showed no life when it was asked to; not at once: one that reads can be told why."""
+        if not self.closed:
+            _log.info("socket_silent", connection_id=self.id, user_id=self.user_id)
+            self.close(CloseCode.SILENT)
+            self._loop.call_later(CUT_SECONDS, self._transport.abort)
 
     def note_unacknowledging(self) -> None:
         """Say once that the client was due an ack and has never sent one; a gauge counts it as long as it stays."""

@@ -8,7 +8,6 @@ from typing import Final
 
 import structlog
 
-from tracewire.delivery.connection import CUT_SECONDS
 from tracewire.gateway.session import Session
 from tracewire.gateway.socket_gateway import SocketGateway
 from tracewire_telemetry.ledger import NS_PER_SECOND
@@ -58,10 +57,7 @@ class SocketKeeper:
         if connection.too_slow(now):
             connection.cut_slow()
         elif now - session.transport.last_life_ns > SILENT_HEARTBEATS * heartbeat_ns:
-            _log.info("socket_silent", connection_id=session.id, user_id=connection.user_id)
-            session.close(CloseCode.SILENT)
-            # Not at once: who reads and never answers can be told why.
-            asyncio.get_running_loop().call_later(CUT_SECONDS, session.transport.abort)
+            connection.cut_silent()
         elif unix_now > session.principal.expires_at + settings.jwt_leeway_seconds:
             session.close(CloseCode.TOKEN_EXPIRED)
         elif now - session.last_ping_ns > heartbeat_ns:
