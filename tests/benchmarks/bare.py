@@ -9,18 +9,13 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
-import uvicorn
+from tests.benchmarks.bare_server import Receive, Send, serve
 from tests.support.servers import START_SECONDS
 
-from tracewire.serving import BACKLOG, bind, port_of
-
 SETTLED = "run_settled"
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class BareSender:
@@ -86,24 +81,5 @@ class BareProcess:
             self.process.stdout.close()
 
 
-def serve(frames: Path) -> None:
-    """Serve until SIGTERM."""
-    config = uvicorn.Config(
-        BareSender(frames.read_text().splitlines()),
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    bound = bind("127.0.0.1", 0)
-    bound.listen(BACKLOG)
-    print(port_of(bound), flush=True)
-    uvicorn.Server(config).run(sockets=[bound])
-
-
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(BareSender(Path(sys.argv[1]).read_text().splitlines()))

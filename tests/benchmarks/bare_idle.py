@@ -5,19 +5,14 @@ sleeps, which stands for an agent. Acks are read and forgotten.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn
-
-from tracewire.serving import BACKLOG, bind, port_of
+from tests.benchmarks.bare_server import Receive, Send, serve
 
 FRAMES_OF_RUN = (
     '{"type":"run_accepted","request_id":"r","run_id":"run"}',
     '{"type":"agent_started","run_id":"run","seq":1,"time":"2026-01-31T12:00:00.000Z","data":{}}',
 )
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def bare_idle(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -35,24 +30,5 @@ async def bare_idle(scope: dict[str, Any], receive: Receive, send: Send) -> None
         agent.cancel()
 
 
-def serve() -> None:
-    """Serve until SIGTERM."""
-    config = uvicorn.Config(
-        bare_idle,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    bound = bind("127.0.0.1", 0)
-    bound.listen(BACKLOG)
-    print(port_of(bound), flush=True)
-    uvicorn.Server(config).run(sockets=[bound])
-
-
 if __name__ == "__main__":
-    serve()
+    serve(bare_idle)

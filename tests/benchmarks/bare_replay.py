@@ -7,16 +7,11 @@ import asyncio
 import json
 import sqlite3
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import uvicorn
-
-from tracewire.serving import BACKLOG, bind, port_of
+from tests.benchmarks.bare_server import Receive, Send, serve
 
 PAGE_EVENTS = 64
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class BareReplay:
@@ -42,24 +37,5 @@ class BareReplay:
             pass
 
 
-def serve(database: str) -> None:
-    """Serve until SIGTERM."""
-    config = uvicorn.Config(
-        BareReplay(database),
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    bound = bind("127.0.0.1", 0)
-    bound.listen(BACKLOG)
-    print(port_of(bound), flush=True)
-    uvicorn.Server(config).run(sockets=[bound])
-
-
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(BareReplay(sys.argv[1]))

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import os
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -16,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from support.agents import all_agents
+from support.real_programs import real_program
 from support.servers import ServerUnderTest, server_under_test
 from support.wire import Frame, Wire, wire_to
 from tracewire_telemetry.catalog import METRICS, OTHER, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS, MetricSpec
@@ -93,10 +92,7 @@ async def acked(wire: Wire, run_id: str) -> list[Frame]:
 
 async def test_promtool_accepts_every_scrape(server: ServerUnderTest) -> None:
     """Before the first run and after many, Prometheus's own checker has nothing to say."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        assert os.environ.get("REQUIRE_REAL") != "1", "promtool is missing: install Debian's prometheus"
-        pytest.skip("promtool is missing: install Debian's package prometheus")
+    promtool = real_program("promtool", package="prometheus")
     before = (await scrape(server)).text
     await many_runs(server)
     after = (await scrape(server)).text

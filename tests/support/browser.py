@@ -1,14 +1,14 @@
 """A real Chromium for tests of the page and of the browser client, and the npm packages that they need beside it."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from support.real_programs import missing
 
 PACKAGES = Path(__file__).parents[1] / "e2e" / "page"
 ARGUMENTS = (
@@ -28,7 +28,7 @@ def chromium_path() -> str:
     """Where Chromium is; without it the test is skipped, or fails where real parts are required."""
     found = shutil.which("chromium")
     if found is None:
-        _missing("chromium is missing: install Debian's package chromium")
+        missing("chromium is missing: install Debian's package chromium")
     return str(found)
 
 
@@ -36,13 +36,8 @@ def npm_package(name: str) -> Path:
     """The folder of an installed npm package of `tests/e2e/page`."""
     folder = PACKAGES / "node_modules" / name
     if shutil.which("node") is None or not folder.is_dir():
-        _missing(f"the npm package {name} is missing: run `npm ci` in tests/e2e/page (Node.js 20 or newer)")
+        missing(f"the npm package {name} is missing: run `npm ci` in tests/e2e/page (Node.js 20 or newer)")
     return folder
-
-
-def _missing(advice: str) -> None:
-    assert os.environ.get("REQUIRE_REAL") != "1", advice
-    pytest.skip(advice)
 
 
 @contextmanager
