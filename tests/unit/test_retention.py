@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -18,11 +18,13 @@ from tracewire.eventlog import RunRecord
 from tracewire.eventlog.sqlite import SqliteEventLog
 from tracewire.eventlog.sqlite_schema import WAL_BYTES_KEPT
 from tracewire.events import AgentStarted, AgentThinking, Envelope, ToolExecuting, decode_envelope, encode_envelope
+from tracewire.runs.incidents import adopt_incidents
 from tracewire.runs.recordings import RecordingStore, UnknownRecordingError
 from tracewire.runs.recovery import close_lost_runs
 from tracewire.runs.retention import BATCH_EVENTS, NANOSECONDS_PER_HOUR, Retention, Swept
+from tracewire_telemetry.incidents import Incident
 from tracewire_telemetry.metrics import Metrics
-from tracewire_telemetry.vocabulary import EventType, Outcome
+from tracewire_telemetry.vocabulary import EventType, Link, Outcome
 
 HOUR = NANOSECONDS_PER_HOUR
 MIB = 1024 * 1024
@@ -328,3 +330,25 @@ async def test_what_was_removed_is_counted(tmp_path: Path, threads: Any) -> None
     assert 'tracewire_eventlog_expired_runs_total{reason="size"} 0.0' in shown
     assert "tracewire_eventlog_expired_events_total 3.0" in shown
     assert f"tracewire_eventlog_used_bytes {float(used)}" in shown
+
+
+# --- what retention leaves of an incident ---------------------------------------------------------------------------
+
+
+async def test_an_incident_outlives_the_events_that_it_is_of(tmp_path: Path, threads: Any) -> None:
+    """A start-up adopts it, with its place: only what is durable is ever removed."""
+    adopted: list[Incident] = []
+
+    class Watching:
+        def adopt(self, incidents: Sequence[Incident]) -> None:
+            adopted.extend(incidents)
+
+    async with kept(tmp_path, threads, run_events_max=100) as of:
+        await of.run("long", 400, open_=True)
+        told = Incident("i", "long", "ada", "analyst", "0" * 32, Link.CLIENT, "agent_thinking", 5, 7, 3, of.unix_ns)
+        await of.log.store_incidents([told])
+        assert (await of.retention.sweep()).events
+        with pytest.raises(EventsExpiredError):
+            await of.log.replay("long", 4, limit=1)
+        await adopt_incidents(of.log, cast("Any", Watching()))
+    assert [told] == adopted

@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from tracewire.errors import EventsExpiredError
 from tracewire.eventlog import EventLog, IncidentQuery
 from tracewire.events import decode_envelope
 from tracewire_telemetry.incidents import Incident
@@ -36,6 +37,9 @@ async def _as_durable(log: EventLog, incident: Incident) -> Incident:
     """
     if incident.first_seq is None:
         return incident
-    found = await log.replay(incident.run_id, incident.first_seq - 1, limit=1)
+    try:
+        found = await log.replay(incident.run_id, incident.first_seq - 1, limit=1)
+    except EventsExpiredError:
+        return incident  # retention removes only what is durable
     durable = bool(found) and decode_envelope(found[0].body).type.value == incident.event_type
     return incident if durable else replace(incident, first_seq=None, last_seq=None)
