@@ -17,10 +17,12 @@ from typing import Final
 from msgspec import Struct
 
 from tracewire.errors import LogUnavailableError
-from tracewire.eventlog.sqlite_schema import connect_writer, describe, is_damage, tell_damage
+from tracewire.eventlog.sqlite_schema import WAL_BYTES_KEPT, connect_writer, describe, is_damage, tell_damage
 from tracewire.eventlog.sqlite_writes import POISON, Applier, Batch, Result, Write
 
 RETRY_INTERVAL_SECONDS: Final = 0.02
+READERS_WAIT_MS: Final = 200
+"""How long the writer waits for those who read what the write-ahead log holds, so that it can begin anew."""
 
 # What a write or the log can fail at. Anything else is a mistake in this program, and ends the thread.
 _FAILURES: Final = (sqlite3.Error, OSError, MemoryError, OverflowError, TypeError, ValueError)
@@ -59,6 +61,8 @@ class SqliteWriter:
     ) -> None:
         self._path = path
         self._inode = path.stat().st_ino
+        self._wal = path.with_name(path.name + "-wal")
+        self._wal_bytes_max = WAL_BYTES_KEPT
         self._connection: sqlite3.Connection | None = connection
         self._commit_retry_seconds = commit_retry_seconds
         self._group_writes_max = group_writes_max
@@ -95,6 +99,7 @@ class SqliteWriter:
                 batches, last = self._gather()
                 if batches:
                     self._on_settled(self._commit(batches))
+                    self._shorten_wal()
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -153,6 +158,26 @@ class SqliteWriter:
         connection.execute("COMMIT")
         self._applier.settle(writes)
         return results
+
+    def _shorten_wal(self) -> None:
+        """Begin the write-ahead log anew once it is too long: while others always read, it never would by itself.
+
+        Whoever comes to read meanwhile reads the database and is in nobody's way. Where one read lasts longer than the
+        writer waits, it is tried again when the log has grown by half of what is kept.
+        """
+        connection = self._connection
+        try:
+            size = os.stat(self._wal).st_size  # noqa: PTH116 - half the price
+            if size <= self._wal_bytes_max or connection is None:
+                return
+            connection.execute(f"PRAGMA busy_timeout = {READERS_WAIT_MS}")
+            try:
+                (busy, *_pages) = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            finally:
+                connection.execute("PRAGMA busy_timeout = 0")
+        except (OSError, sqlite3.Error):
+            return  # what is wrong with the file the next commit meets too, and says
+        self._wal_bytes_max = size + WAL_BYTES_KEPT // 2 if busy else WAL_BYTES_KEPT
 
     def _roll_back(self) -> None:
         """Leave nothing of a transaction that failed."""
