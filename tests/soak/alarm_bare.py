@@ -39,6 +39,8 @@ class Bare:
         self.ready = False
         self.away_seconds = 0.0
         self.questions: dict[str, str] = {}
+        self.network_moves = asyncio.Event()
+        self.network_moves.set()
 
     @property
     def done(self) -> bool:
@@ -90,9 +92,11 @@ class Bare:
                 self.world.counts["stopped_reading"] += 1
                 transport = socket.transport
                 transport.pause_reading()
+                self.network_moves.clear()
                 await self.world.pause(seconds)
                 with contextlib.suppress(RuntimeError):  # it is closed
                     transport.resume_reading()
+                self.network_moves.set()
                 self.notes.note("reads again")
 
     async def _one_socket(self) -> None:
@@ -197,10 +201,14 @@ class Bare:
             self._answer_later(run_id)
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send it, if there is a socket; who resumes sends it again."""
-        if self.socket is not None:
+        """Send it, if there is a socket; who resumes sends it again. A network that stands still carries it later:
+        who sends and does not read is alive, and an event that they do not ack is missing indeed.
+        """
+        socket = self.socket
+        await self.network_moves.wait()
+        if socket is not None:
             with contextlib.suppress(ConnectionClosed):
-                await self.socket.send(json.dumps(frame))
+                await socket.send(json.dumps(frame))
 
 
 class SlowSocket(Bare):
