@@ -4,9 +4,11 @@ Enters: settings that can be used. Leaves: the exit code of the process.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
+import sys
 import textwrap
 import threading
 from collections.abc import Callable
@@ -25,6 +27,9 @@ from tracewire_telemetry.logs import configure_logging, write_in_thread
 
 USER: Final = "you"
 TOKEN_HOURS: Final = 12
+SWITCH_SECONDS: Final = 0.000_05
+"""How soon a busy loop lets the thread that commits go on, which asks some eight times a commit: with Python's 5 ms an
+event waited for whatever ran beside it. Under an attack the p99 of others was 2.9 ms, and 4.2 without (`make fuzz`)."""
 
 
 def run_server(settings: Settings) -> int:
@@ -64,11 +69,17 @@ async def _serve(settings: Settings, stop_logging: Callable[[], None]) -> int:
     # Not the loop's own handlers: those wait for their turn, and an agent that blocks the loop gives them none.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop_or_exit)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    # What is imported and made at the start stays: the garbage collector's full looks, each of which held the loop for
+    # 36 ms, leave it out.
+    gc.collect()
+    gc.freeze()
     try:
         await server.start()
     except StartupError as error:
         click.echo(f"tracewire: {error}", err=True)
         return 1
+    gc.freeze()
     for handler in logging.getLogger().handlers:
         handler.flush()  # what was logged stands before the welcome
     if settings.development:

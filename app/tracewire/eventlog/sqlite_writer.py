@@ -21,6 +21,8 @@ from tracewire.eventlog.sqlite_schema import WAL_BYTES_KEPT, connect_writer, des
 from tracewire.eventlog.sqlite_writes import POISON, Applier, Batch, Result, Write
 
 RETRY_INTERVAL_SECONDS: Final = 0.02
+GROUPS_A_LOOK: Final = 32
+"""Groups that are committed between two looks at how long the write-ahead log is."""
 READERS_WAIT_MS: Final = 200
 """How long the writer waits for those who read what the write-ahead log holds, so that it can begin anew."""
 
@@ -63,6 +65,7 @@ class SqliteWriter:
         self._inode = path.stat().st_ino
         self._wal = path.with_name(path.name + "-wal")
         self._wal_bytes_max = WAL_BYTES_KEPT
+        self._groups = 0
         self._connection: sqlite3.Connection | None = connection
         self._commit_retry_seconds = commit_retry_seconds
         self._group_writes_max = group_writes_max
@@ -165,7 +168,10 @@ class SqliteWriter:
         Whoever comes to read meanwhile reads the database and is in nobody's way. Where one read lasts longer than the
         writer waits, it is tried again when the log has grown by half of what is kept.
         """
+        self._groups += 1
         connection = self._connection
+        if self._groups % GROUPS_A_LOOK:
+            return
         try:
             size = os.stat(self._wal).st_size  # noqa: PTH116 - half the price
             if size <= self._wal_bytes_max or connection is None:
