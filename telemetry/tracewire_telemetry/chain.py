@@ -14,10 +14,12 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tracewire_telemetry.catalog import EVENT_MISSING, SCOPE, Attribute
+from tracewire_telemetry.catalog_spans import CREATE, PROCESS, SEND, SEND_REPLAY, SETTLE, SETTLE_REPLAY
+from tracewire_telemetry.catalog_specs import SpanSpec
 from tracewire_telemetry.ledger import Missing, RunIdentity, RunLedger
 from tracewire_telemetry.verdicts import delivery_max_ns
 from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome
@@ -137,11 +139,11 @@ class ChainSpans:
         attributes = self._attributes(first, last)
         create = self._context(_CREATE, first)
         if ledger.bridge[end]:  # a stamp that was lost leaves no span
-            yield self._span("create", SpanKind.PRODUCER, create, self._root, Link.BRIDGE, attributes,
+            yield self._span(CREATE, create, self._root, attributes,
                              ledger.known_ns(first), ledger.bridge[end], missing)  # fmt: skip
         process = self._context(_PROCESS, first)
         if ledger.emitter[end] or lost is Link.EMITTER:
-            yield self._span("process", SpanKind.CONSUMER, process, create, Link.EMITTER, attributes,
+            yield self._span(PROCESS, process, create, attributes,
                              ledger.bridge[begin] or ledger.known_ns(first), ledger.emitter[end],
                              missing)  # fmt: skip
         sent: dict[int, SpanContext] = {}
@@ -151,11 +153,11 @@ class ChainSpans:
                 context = sent[socket] = self._context(_SEND, first, socket)
                 written_ns = send.stamps[high - send.first_seq]
                 if written_ns:
-                    yield self._span("send", SpanKind.CLIENT, context, process, Link.SOCKET, attributes,
+                    yield self._span(SEND, context, process, attributes,
                                      ledger.emitter[low - 1] or ledger.known_ns(low), written_ns,
                                      socket=socket)  # fmt: skip
         if lost is Link.SOCKET:
-            yield self._span("send", SpanKind.CLIENT, self._context(_SEND, first), process, Link.SOCKET, attributes,
+            yield self._span(SEND, self._context(_SEND, first), process, attributes,
                              ledger.emitter[begin], 0, missing)  # fmt: skip
         if (ledger.client[end] and (sent or not ledger.socket[end])) or lost is Link.CLIENT:
             socket = self._settling_socket(last, sent)
@@ -164,21 +166,17 @@ class ChainSpans:
             position = last - ledger.sends[socket].first_seq if written else 0
             started = written[position] if written and 0 <= position < len(written) else ledger.socket[end]
             started = started or ledger.emitter[end]
-            yield self._span("settle", SpanKind.CLIENT, self._context(_SETTLE, first), parent, Link.CLIENT,
-                             attributes, min(started, ledger.client[end] or started), ledger.client[end],
+            yield self._span(SETTLE, self._context(_SETTLE, first), parent, attributes,
+                             min(started, ledger.client[end] or started), ledger.client[end],
                              missing)  # fmt: skip
 
     def unsequenced(self) -> Iterator[ReadableSpan]:
         """What never got a seq: lost before the bridge, or owed by the agent and never emitted."""
         for number, missing in enumerate(lost for lost in self._ledger.missing if lost.seq is None):
-            attributes = {
-                **self._common(),
-                Attribute.EVENT_TYPE: str(missing.event_type),
-                Attribute.MESSAGING_OPERATION_NAME: "create",
-            }
+            attributes = {**self._common(), Attribute.EVENT_TYPE: str(missing.event_type)}
             context = self._context(_CREATE, 0, number + 1)
-            yield self._span("create", SpanKind.PRODUCER, context, self._root, missing.link, attributes,
-                             missing.since_ns, 0, missing)  # fmt: skip
+            yield self._span(CREATE, context, self._root, attributes,
+                             missing.since_ns, 0, missing, link=missing.link)  # fmt: skip
 
     def replays(self) -> Iterator[ReadableSpan]:
         """What was read back from the log, a pair of spans for each range and socket."""
@@ -190,12 +188,11 @@ class ChainSpans:
                 Attribute.MESSAGING_BATCH_COUNT: replay.last_seq - replay.first_seq + 1,
             }
             context = self._context(_SEND_REPLAY, replay.first_seq, number)
-            yield self._span("send", SpanKind.CLIENT, context, self._root, Link.SOCKET, attributes,
-                             replay.started_ns, replay.ended_ns, socket=replay.socket, what="replay")  # fmt: skip
+            yield self._span(SEND_REPLAY, context, self._root, attributes,
+                             replay.started_ns, replay.ended_ns, socket=replay.socket)  # fmt: skip
             if replay.acked_ns:
                 settle = self._context(_SETTLE_REPLAY, replay.first_seq, number)
-                yield self._span("settle", SpanKind.CLIENT, settle, context, Link.CLIENT, attributes,
-                                 replay.ended_ns, replay.acked_ns, what="replay")  # fmt: skip
+                yield self._span(SETTLE_REPLAY, settle, context, attributes, replay.ended_ns, replay.acked_ns)
 
     def _settling_socket(self, seq: int, sent: Mapping[int, SpanContext]) -> int:
         """The socket over which the event was acked first, or else the one it was first written to."""
@@ -233,39 +230,39 @@ class ChainSpans:
 
     def _span(
         self,
-        operation: str,
-        kind: SpanKind,
+        spec: SpanSpec,
         context: SpanContext,
         parent: SpanContext,
-        link: Link,
         attributes: Mapping[str, Any],
         started_ns: int,
         ended_ns: int,
         missing: Missing | None = None,
         *,
+        link: Link | None = None,
         socket: int = 0,
-        what: str = "",
     ) -> ReadableSpan:
         if self.counting and self._last is not None:
             return self._last
-        lost = missing is not None and missing.link is link
+        at = link or spec.link
+        lost = missing is not None and missing.link is at
         own: dict[str, Any] = {
             **attributes,
-            Attribute.MESSAGING_OPERATION_NAME: operation,
-            Attribute.LINK: link.value,
+            Attribute.MESSAGING_OPERATION_NAME: spec.operation,
         }
+        if at is not None:
+            own[Attribute.LINK] = at.value
         if socket:
             own[Attribute.SOCKET] = socket
         if lost and missing is not None:
             own[Attribute.ERROR_TYPE] = EVENT_MISSING
             ended_ns = missing.at_ns
         self._last = ReadableSpan(
-            name=f"{operation} {what or own[Attribute.EVENT_TYPE]}",
+            name=spec.named(own.get(Attribute.EVENT_TYPE) or spec.of),
             context=context,
             parent=parent,
             resource=self._resource,
             attributes=own,
-            kind=kind,
+            kind=spec.kind,
             status=Status(StatusCode.ERROR, EVENT_MISSING) if lost else _UNSET,
             start_time=self._ledger.unix_ns(started_ns),
             end_time=self._ledger.unix_ns(max(started_ns, ended_ns)),

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from tracewire_telemetry import catalog
-from tracewire_telemetry.catalog import OTHER, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS, MetricSpec
+from tracewire_telemetry.catalog import OTHER, SECONDS_BUCKETS, MetricSpec
 from tracewire_telemetry.ledger import NS_PER_SECOND, Missing, RunLedger
 from tracewire_telemetry.user_gauge import UserGauge
 from tracewire_telemetry.verdicts import count_verdicts, slowest_delivery
@@ -148,7 +148,7 @@ class Metrics:
         self.gauge(catalog.USERS_AFFECTED, lambda: self.users.users_affected)
         self.gauge(catalog.USER_SLOTS_OVERFLOW, lambda: self.users.overflow)
         self._runs = self._counter(catalog.RUNS)
-        self._run_seconds = self._histogram(catalog.RUN_SECONDS, RUN_SECONDS_BUCKETS)
+        self._run_seconds = self._histogram(catalog.RUN_SECONDS)
         self._abandoned = self._counter(catalog.RUNS_ABANDONED)
         self._tool_calls = self._counter(catalog.TOOL_CALLS)
         self._tool_seconds = self._histogram(catalog.TOOL_SECONDS)
@@ -321,8 +321,8 @@ class Metrics:
                 counter.labels(*values)
         return counter
 
-    def _histogram(self, spec: MetricSpec, buckets: tuple[float, ...] = SECONDS_BUCKETS) -> Histogram:
-        histogram = Histogram(spec.full_name, spec.help, spec.label_names, registry=self.registry, buckets=buckets)
+    def _histogram(self, spec: MetricSpec) -> Histogram:
+        histogram = Histogram(spec.full_name, spec.help, spec.label_names, registry=self.registry, buckets=spec.buckets)
         for values in self._children(spec):
             if values:
                 histogram.labels(*values)

@@ -2,15 +2,15 @@
 
 import threading
 import time
-from typing import Final
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from tracewire_telemetry.catalog import CANARY_LAST_SUCCESS, PROBE_LINK_BROKEN, PROBES
+from tracewire_telemetry.catalog_labels import PROBE_RESULT
 from tracewire_telemetry.vocabulary import LINKS, Link
 
-RESULTS: Final = ("ok", "broken")
+OK, BROKEN = PROBE_RESULT.values
 
 
 class ProbeMetrics:
@@ -19,7 +19,7 @@ class ProbeMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._probes = Counter(PROBES.full_name, PROBES.help, PROBES.label_names, registry=self._registry)
-        for result in RESULTS:
+        for result in PROBE_RESULT.values:
             self._probes.labels(result)
         self._broken = Gauge(
             PROBE_LINK_BROKEN.full_name, PROBE_LINK_BROKEN.help, PROBE_LINK_BROKEN.label_names, registry=self._registry
@@ -48,7 +48,7 @@ class ProbeMetrics:
 
     def probed(self, *, succeeded: bool, broken: Link | None) -> None:
         """A probe ended; `broken` is the link that it broke at, where it was one."""
-        self._probes.labels(RESULTS[0] if succeeded else RESULTS[1]).inc()
+        self._probes.labels(OK if succeeded else BROKEN).inc()
         for link in LINKS:
             self._broken.labels(link.value).set(link is broken)
         if succeeded:

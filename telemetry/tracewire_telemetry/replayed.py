@@ -11,13 +11,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link as SpanLink
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from tracewire_telemetry.carried import Replay
 from tracewire_telemetry.catalog import SCOPE, Attribute
+from tracewire_telemetry.catalog_spans import SEND_REPLAY, SETTLE_REPLAY
+from tracewire_telemetry.catalog_specs import SpanSpec
 from tracewire_telemetry.chain import is_sampled, new_trace_ids
 from tracewire_telemetry.export import TraceQueue
-from tracewire_telemetry.vocabulary import Link
 
 _SETTLE_OFFSET: Final = 1
 
@@ -48,20 +49,19 @@ class ReplayTracing:
         root = SpanContext(trace_id, span_id, False, TraceFlags(TraceFlags.SAMPLED))
         of_run = SpanContext(int(run.trace_id, 16), int(run.root_span_id, 16), False)
         spans = [
-            self._span("send", root, None, Link.SOCKET, run, replay, replay.started_ns, replay.ended_ns,
+            self._span(SEND_REPLAY, root, None, run, replay, replay.started_ns, replay.ended_ns,
                        links=[SpanLink(of_run)], span_count=1 + bool(replay.acked_ns)),
         ]  # fmt: skip
         if replay.acked_ns:
             settle = SpanContext(trace_id, span_id + _SETTLE_OFFSET, False, root.trace_flags)
-            spans.append(self._span("settle", settle, root, Link.CLIENT, run, replay, replay.ended_ns, replay.acked_ns))
+            spans.append(self._span(SETTLE_REPLAY, settle, root, run, replay, replay.ended_ns, replay.acked_ns))
         self._queue.offer(spans)
 
     def _span(
         self,
-        operation: str,
+        spec: SpanSpec,
         context: SpanContext,
         parent: SpanContext | None,
-        link: Link,
         run: ReplayedRun,
         replay: Replay,
         started_ns: int,
@@ -73,23 +73,23 @@ class ReplayTracing:
         wall_ns = time.time_ns() - time.monotonic_ns()
         attributes: dict[str, Any] = {
             Attribute.MESSAGING_SYSTEM: SCOPE,
-            Attribute.MESSAGING_OPERATION_NAME: operation,
+            Attribute.MESSAGING_OPERATION_NAME: spec.operation,
             Attribute.MESSAGING_BATCH_COUNT: replay.last_seq - replay.first_seq + 1,
             Attribute.RUN_ID: run.run_id,
             Attribute.USER_ID: run.user_id,
             Attribute.EVENT_FIRST_SEQ: replay.first_seq,
             Attribute.EVENT_LAST_SEQ: replay.last_seq,
-            Attribute.LINK: link.value,
+            Attribute.LINK: str(spec.link),
         }
         if span_count:
             attributes[Attribute.SPAN_COUNT] = span_count
         return ReadableSpan(
-            name=f"{operation} replay",
+            name=spec.named(spec.of),
             context=context,
             parent=parent,
             resource=self._resource,
             attributes=attributes,
-            kind=SpanKind.CLIENT,
+            kind=spec.kind,
             links=links or [],
             start_time=wall_ns + started_ns,
             end_time=wall_ns + max(started_ns, ended_ns),

@@ -15,10 +15,12 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Span, SpanContext, SpanKind
+from opentelemetry.trace import Span, SpanContext
 
 from tracewire_telemetry import catalog
 from tracewire_telemetry.catalog import SCOPE, Attribute
+from tracewire_telemetry.catalog_attributes import ResourceAttribute
+from tracewire_telemetry.catalog_spans import HANDSHAKE
 from tracewire_telemetry.export import TraceQueue
 from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.metrics import Metrics
@@ -127,8 +129,8 @@ class Telemetry:
         if self._queue is None:
             return None
         span = self._edge_tracer.start_span(
-            "handshake /ws",
-            kind=SpanKind.SERVER,
+            HANDSHAKE.named(HANDSHAKE.of),
+            kind=HANDSHAKE.kind,
             attributes={str(Attribute.USER_ID): user_id, str(Attribute.CONNECTION_ID): connection_id},
             start_time=started_unix_ns,
         )
@@ -181,11 +183,11 @@ def server_resource(options: TelemetryOptions) -> Resource:
     """Who speaks: ours, with what `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME` say laid over it."""
     ours = Resource.create(
         {
-            "service.name": SCOPE,
-            "service.namespace": SCOPE,
-            "service.version": options.version,
-            "service.instance.id": str(uuid.uuid4()),
-            "deployment.environment.name": options.environment,
+            ResourceAttribute.SERVICE_NAME: SCOPE,
+            ResourceAttribute.SERVICE_NAMESPACE: SCOPE,
+            ResourceAttribute.SERVICE_VERSION: options.version,
+            ResourceAttribute.SERVICE_INSTANCE_ID: str(uuid.uuid4()),
+            ResourceAttribute.DEPLOYMENT_ENVIRONMENT_NAME: options.environment,
         }
     )
     return ours.merge(OTELResourceDetector().detect())

@@ -30,6 +30,9 @@ from opentelemetry.trace import (
 from opentelemetry.trace import TracerProvider as TracerProviderApi
 
 from tracewire_telemetry.catalog import SCOPE, SPANS_PER_RUN_MAX, Attribute
+from tracewire_telemetry.catalog_attributes import AGENT_SCOPE
+from tracewire_telemetry.catalog_spans import EXECUTE_TOOL, INVOKE_AGENT
+from tracewire_telemetry.catalog_specs import SpanSpec
 from tracewire_telemetry.chain import (
     ChainSpans,
     is_sampled,
@@ -39,7 +42,7 @@ from tracewire_telemetry.chain import (
 )
 from tracewire_telemetry.ledger import RunLedger
 from tracewire_telemetry.verdicts import delivery_max_ns, stamps_lost
-from tracewire_telemetry.vocabulary import KeepReason, Link, Outcome, SpanDropReason, ToolStatus
+from tracewire_telemetry.vocabulary import KeepReason, Outcome, SpanDropReason, ToolStatus
 
 _forced_ids: contextvars.ContextVar[tuple[int, int] | None] = contextvars.ContextVar("tracewire_span_ids", default=None)
 _current_tracer_provider: contextvars.ContextVar[TracerProviderApi | None] = contextvars.ContextVar(
@@ -151,18 +154,18 @@ class RunTracing:
             return RunSpans(self, ledger, NonRecordingSpan(span_context(identity, identity.root_span_id)))
         self._processor.hold(identity.trace_id)
         root = self._start(
-            f"invoke_agent {identity.agent}",
+            INVOKE_AGENT,
+            identity.agent,
             Context(),
             (identity.trace_id, identity.root_span_id),
             ledger.opened_unix_ns,
             {
-                Attribute.OPERATION_NAME: "invoke_agent",
                 Attribute.PROVIDER_NAME: SCOPE,
                 Attribute.AGENT_NAME: identity.agent,
                 Attribute.CONVERSATION_ID: identity.thread_id,
                 Attribute.RUN_ID: identity.run_id,
                 Attribute.USER_ID: identity.user_id,
-                Attribute.LINK: Link.ENGINE.value,
+                Attribute.LINK: str(INVOKE_AGENT.link),
             },
             [SpanLink(link) for link in links],
         )
@@ -170,7 +173,8 @@ class RunTracing:
 
     def _start(
         self,
-        name: str,
+        spec: SpanSpec,
+        of: str,
         parent: Context,
         ids: tuple[int, int],
         start_unix_ns: int,
@@ -180,10 +184,13 @@ class RunTracing:
         token = _forced_ids.set(ids)
         try:
             return self._tracer.start_span(
-                name,
+                spec.named(of),
                 parent,
-                SpanKind.INTERNAL,
-                {str(key): value for key, value in attributes.items()},
+                spec.kind,
+                {
+                    Attribute.OPERATION_NAME.value: spec.operation,
+                    **{str(key): value for key, value in attributes.items()},
+                },
                 links,
                 start_unix_ns,
                 record_exception=False,
@@ -217,7 +224,7 @@ class RunSpans:
     @property
     def tracer(self) -> Tracer:
         """A tracer for an agent's own spans."""
-        return self._tracing._provider.get_tracer(f"{SCOPE}.agent")
+        return self._tracing._provider.get_tracer(AGENT_SCOPE)
 
     def enter(self) -> None:
         """Make the run's span current in this context, for good: call it within the agent's own context."""
@@ -231,12 +238,12 @@ class RunSpans:
         if not self._tracing.recording:
             return ToolSpan(ledger, NonRecordingSpan(span_context(ledger.identity, ids[1])))
         span = self._tracing._start(
-            f"execute_tool {tool_name}",
+            EXECUTE_TOOL,
+            tool_name,
             self._parent,
             ids,
             ledger.unix_ns(ledger.known_ns(seq)),
             {
-                Attribute.OPERATION_NAME: "execute_tool",
                 Attribute.TOOL_NAME: tool_name,
                 Attribute.TOOL_CALL_ID: tool_call_id,
                 Attribute.RUN_ID: ledger.identity.run_id,
