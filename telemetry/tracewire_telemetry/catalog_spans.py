@@ -19,18 +19,16 @@ _EVENT: Final = (
     Attribute.MESSAGING_SYSTEM, Attribute.MESSAGING_OPERATION_NAME, Attribute.RUN_ID, Attribute.USER_ID, Attribute.LINK,
     Attribute.EVENT_TYPE,
 )  # fmt: skip
-_SEQUENCED: Final = "it has a seq: always, but for what was lost before the bridge"
+_SEQUENCED: Final = "unless it was lost before the bridge, where it gets its seq"
 _BURST: Final = "a burst of deltas: one span for all of them"
 _RECOVERED: Final = "made after a crash"
-_OF_EVENTS: Final[Mapping[str, str]] = {
-    Attribute.MESSAGING_MESSAGE_ID: _SEQUENCED,
-    Attribute.EVENT_SEQ: _SEQUENCED,
+_BURSTS: Final[Mapping[str, str]] = {
     Attribute.EVENT_FIRST_SEQ: _BURST,
     Attribute.EVENT_LAST_SEQ: _BURST,
     Attribute.MESSAGING_BATCH_COUNT: _BURST,
     Attribute.ERROR_TYPE: "this link did not take the event by its deadline",
-    Attribute.RECOVERED: _RECOVERED,
 }
+_SEQUENCED_EVENT: Final = (*_EVENT, Attribute.MESSAGING_MESSAGE_ID, Attribute.EVENT_SEQ)
 _REPLAY: Final = (
     Attribute.MESSAGING_SYSTEM, Attribute.MESSAGING_OPERATION_NAME, Attribute.MESSAGING_BATCH_COUNT, Attribute.RUN_ID,
     Attribute.USER_ID, Attribute.EVENT_FIRST_SEQ, Attribute.EVENT_LAST_SEQ, Attribute.LINK,
@@ -83,7 +81,12 @@ CREATE: Final = SpanSpec(
     parent="invoke_agent",
     meaning="From the agent's emit to the seq. Its context is the envelope's `traceparent`.",
     always=_EVENT,
-    sometimes=_OF_EVENTS,
+    sometimes={
+        Attribute.MESSAGING_MESSAGE_ID: _SEQUENCED,
+        Attribute.EVENT_SEQ: _SEQUENCED,
+        **_BURSTS,
+        Attribute.RECOVERED: _RECOVERED,
+    },
     scope=SCOPE,
     link=Link.BRIDGE,
     error=f"{_MISSING}; what the agent never emitted has link `engine`",
@@ -94,8 +97,8 @@ PROCESS: Final = SpanSpec(
     kind=SpanKind.CONSUMER,
     parent="create",
     meaning="From the seq to the commit: the event is durable.",
-    always=_EVENT,
-    sometimes=_OF_EVENTS,
+    always=_SEQUENCED_EVENT,
+    sometimes={**_BURSTS, Attribute.RECOVERED: _RECOVERED},
     scope=SCOPE,
     link=Link.EMITTER,
     error=_MISSING,
@@ -106,8 +109,8 @@ SEND: Final = SpanSpec(
     kind=SpanKind.CLIENT,
     parent="process",
     meaning="From the commit to the write, one for each socket.",
-    always=_EVENT,
-    sometimes={**_OF_EVENTS, Attribute.SOCKET: "there was one: always, but for a missing event"},
+    always=_SEQUENCED_EVENT,
+    sometimes={**_BURSTS, Attribute.SOCKET: "there was one: always, but for a missing event"},
     scope=SCOPE,
     link=Link.SOCKET,
     error=_MISSING,
@@ -118,8 +121,8 @@ SETTLE: Final = SpanSpec(
     kind=SpanKind.CLIENT,
     parent="send",
     meaning="From the write to the ack, under the send that was acked first.",
-    always=_EVENT,
-    sometimes=_OF_EVENTS,
+    always=_SEQUENCED_EVENT,
+    sometimes=_BURSTS,
     scope=SCOPE,
     link=Link.CLIENT,
     error=_MISSING,
@@ -134,7 +137,6 @@ SEND_REPLAY: Final = SpanSpec(
     sometimes={
         Attribute.SOCKET: "within the run's trace",
         Attribute.SPAN_COUNT: "the root of a trace of its own",
-        Attribute.RECOVERED: _RECOVERED,
     },
     scope=SCOPE,
     link=Link.SOCKET,
@@ -147,7 +149,7 @@ SETTLE_REPLAY: Final = SpanSpec(
     parent="send",
     meaning="From the replay's last write to the ack of its range.",
     always=_REPLAY,
-    sometimes={Attribute.RECOVERED: _RECOVERED},
+    sometimes={},
     scope=SCOPE,
     link=Link.CLIENT,
 )
