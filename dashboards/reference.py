@@ -48,10 +48,10 @@ def _metrics() -> Iterator[str]:
     bare = _series(0, 0)
     each_agent, each_tool = _series(1, 0) - bare, _series(0, 1) - bare
     yield f"""\
-On the ops port, at `/metrics`. A server has {bare} series from its start, {each_agent} more for each agent and {each_tool} for
-each tool that an agent declares (one of each is `other`); at most `TRACEWIRE_MISSING_USERS_NAMED_MAX` (200) name users in
-violation. Buckets are powers of two: 2⁻¹⁶ to 2⁶ s, for `run_seconds` 2⁻⁴ to 2¹² s. There are no `_created` series;
-exemplars are in the OpenMetrics format."""
+On the ops port, at `/metrics`. A server has {bare} series from its start, {each_agent} more for each agent and
+{each_tool} for each tool that an agent declares (one of each is `other`); at most 200 name users in violation
+(`TRACEWIRE_MISSING_USERS_NAMED_MAX`). Buckets are powers of two: 2⁻¹⁶ to 2⁶ s, for `run_seconds` 2⁻⁴ to 2¹² s. There
+are no `_created` series; exemplars are in the OpenMetrics format."""
     for title, group in METRIC_GROUPS:
         yield from ("", f"### {title}", "")
         yield from _metric_table(group)
