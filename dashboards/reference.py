@@ -15,7 +15,7 @@ from tracewire_telemetry.catalog_attributes import AGENT_SCOPE, ATTRIBUTES, RESO
 from tracewire_telemetry.catalog_labels import AGENT, PYTHON, TOOL, USER_ID, VERSION
 from tracewire_telemetry.catalog_logs import LOG_GROUPS
 from tracewire_telemetry.catalog_spans import SPANS
-from tracewire_telemetry.catalog_specs import LabelSpec, MetricSpec, SpanSpec
+from tracewire_telemetry.catalog_specs import AttributeSpec, LabelSpec, MetricSpec, SpanSpec
 
 FOLDER: Final = Path(__file__).parent
 PAGE: Final = FOLDER / "reference.md"
@@ -157,7 +157,7 @@ def _attributes() -> Iterator[str]:
     for key, spec in ATTRIBUTES.items():
         on = ", ".join(dict.fromkeys(f"`{one.operation}`" for one in SPANS if key in one.attributes))
         unit = f" ({spec.unit})" if spec.unit else ""
-        yield _row(f"`{spec.key}`", spec.type + unit, spec.source, spec.cardinality, on, spec.meaning)
+        yield _row(f"`{spec.key}`", spec.type + unit, spec.source, _values(spec), on, spec.meaning)
     yield from ("", "### Of the resource", "", "`OTEL_RESOURCE_ATTRIBUTES` adds to these, and wins.", "")
     yield from _head("attribute", "values", "what it says")
     yield from (_row(f"`{spec.key}`", spec.cardinality, spec.meaning) for spec in RESOURCE_ATTRIBUTES)
@@ -200,6 +200,10 @@ def _said(summary: str) -> str:
     said = re.sub(r"\{\{ with .*?\}\}(.*?)\{\{ else \}\}.*?\{\{ end \}\}", r"\1", said)
     said = re.sub(r"\{\{ \$value .*?\}\}", "N", said)
     return re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"*\1*", said)
+
+
+def _values(spec: AttributeSpec) -> str:
+    return ", ".join(f"`{value.lower()}`" for value in spec.values) or spec.cardinality
 
 
 def _head(*names: str) -> tuple[str, str]:

@@ -59,7 +59,7 @@ STAMPS_LOST = MetricSpec(
     "Events that crossed a link, as a later link shows, without a stamp there; at the socket also acked ones that no "
     "socket was given, as what is read over HTTP.",
     "stamps",
-    (label.LINK,),
+    (label.LINK_STAMPED,),
 )
 
 # Missing events.

@@ -4,11 +4,12 @@ Names of the OpenTelemetry conventions are those of semantic conventions 1.37: g
 development. A member of `Attribute` without an entry in `ATTRIBUTES` does not import.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
 from tracewire_telemetry.catalog_specs import AttributeSpec
-from tracewire_telemetry.vocabulary import KeepReason, Outcome, ToolStatus
+from tracewire_telemetry.vocabulary import LINKS, MISSING_TYPES, KeepReason, Outcome, RunErrorCode, ToolStatus
 
 SCOPE: Final = "tracewire"
 AGENT_SCOPE: Final = f"{SCOPE}.agent"
@@ -62,53 +63,52 @@ _A_USER: Final = "grows with users"
 
 
 def _spec(
-    key: Attribute, kind: str, source: str, cardinality: str, meaning: str, *, unit: str = ""
+    key: Attribute, kind: str, source: str, values: str | Iterable[str], meaning: str, *, unit: str = ""
 ) -> tuple[Attribute, AttributeSpec]:
-    return key, AttributeSpec(key.value, kind, meaning, cardinality, source, unit)
-
-
-def _one_of(members: type[StrEnum]) -> str:
-    return ", ".join(f"`{member.value}`" for member in members)
+    """`values` is a closed set, or what an open one grows with."""
+    if isinstance(values, str):
+        return key, AttributeSpec(key.value, kind, meaning, values, source, unit)
+    return key, AttributeSpec(key.value, kind, meaning, "a closed set", source, unit, tuple(map(str, values)))
 
 
 ATTRIBUTES: Final = dict((
-    _spec(Attribute.OPERATION_NAME, "string", _GEN_AI, "`invoke_agent`, `execute_tool`", "What the span is of."),
+    _spec(Attribute.OPERATION_NAME, "string", _GEN_AI, ("invoke_agent", "execute_tool"), "What the span is of."),
     _spec(Attribute.AGENT_NAME, "string", _GEN_AI, "agents served", "The agent that the run is of."),
     _spec(Attribute.CONVERSATION_ID, "string", _GEN_AI, _A_RUN, "The thread that the run belongs to (`thread_id`)."),
-    _spec(Attribute.PROVIDER_NAME, "string", _GEN_AI, "`tracewire`", "Who runs the agent; a model is the agent's own."),
+    _spec(Attribute.PROVIDER_NAME, "string", _GEN_AI, (SCOPE,), "Who runs the agent; a model is the agent's own."),
     _spec(Attribute.TOOL_NAME, "string", _GEN_AI, "tools of agents", "The tool that is called."),
     _spec(Attribute.TOOL_CALL_ID, "string", _GEN_AI, _A_RUN, "The call, as the tool's two events name it."),
-    _spec(Attribute.MESSAGING_SYSTEM, "string", _MESSAGING, "`tracewire`", "Who delivers the event."),
-    _spec(Attribute.MESSAGING_OPERATION_NAME, "string", _MESSAGING, "`create`, `process`, `send`, `settle`",
+    _spec(Attribute.MESSAGING_SYSTEM, "string", _MESSAGING, (SCOPE,), "Who delivers the event."),
+    _spec(Attribute.MESSAGING_OPERATION_NAME, "string", _MESSAGING, ("create", "process", "send", "settle"),
           "What was done with the event; the first word of the span's name."),
     _spec(Attribute.MESSAGING_MESSAGE_ID, "string", _MESSAGING, _A_RUN, "The event: run id, a colon, its seq."),
     _spec(Attribute.MESSAGING_BATCH_COUNT, "int", _MESSAGING, "unbounded",
           "How many events the span is of: a burst of deltas, or a replay.", unit="events"),
     _spec(Attribute.USER_ID, "string", _GENERAL, _A_USER, "Whose run it is."),
     _spec(Attribute.ERROR_TYPE, "string", _GENERAL,
-          f"`{EVENT_MISSING}`, the codes of `agent_error`, tool statuses but `ok`",
+          dict.fromkeys((EVENT_MISSING, *RunErrorCode, *(status for status in ToolStatus if status != ToolStatus.OK))),
           "What went wrong: a link that did not take an event, or how the run or the tool failed."),
     _spec(Attribute.RUN_ID, "string", _OURS, _A_RUN, "The run, as clients, logs, ledger and incidents name it."),
-    _spec(Attribute.RUN_OUTCOME, "string", _OURS, _one_of(Outcome), "How the run ended."),
-    _spec(Attribute.EVENT_TYPE, "string", _OURS, "the event types, and `next`",
+    _spec(Attribute.RUN_OUTCOME, "string", _OURS, Outcome, "How the run ended."),
+    _spec(Attribute.EVENT_TYPE, "string", _OURS, MISSING_TYPES,
           "The event's type; `next` where the agent fell silent, and nobody knows what would have come."),
     _spec(Attribute.EVENT_SEQ, "int", _OURS, "unbounded", "The event's seq; of a burst of deltas, the first."),
     _spec(Attribute.EVENT_FIRST_SEQ, "int", _OURS, "unbounded", "The first seq of a burst or a replay."),
     _spec(Attribute.EVENT_LAST_SEQ, "int", _OURS, "unbounded", "The last seq of a burst or a replay."),
-    _spec(Attribute.LINK, "string", _OURS, "the five links", "The link whose stamp ends the span."),
+    _spec(Attribute.LINK, "string", _OURS, LINKS, "The link whose stamp ends the span."),
     _spec(Attribute.SOCKET, "int", _OURS, "sockets of a run",
           "Which of the sockets that followed the run, counted from 1 within it."),
-    _spec(Attribute.TOOL_STATUS, "string", _OURS, _one_of(ToolStatus), "How the tool call ended."),
+    _spec(Attribute.TOOL_STATUS, "string", _OURS, ToolStatus, "How the tool call ended."),
     _spec(Attribute.SPAN_COUNT, "int", _OURS, f"at most {SPANS_PER_RUN_MAX:,}",
           "How many spans the trace has, the root counted: a trace with fewer was cut on its way.", unit="spans"),
-    _spec(Attribute.CHAIN_COMPLETE, "bool", _OURS, "`true`, `false`",
+    _spec(Attribute.CHAIN_COMPLETE, "bool", _OURS, ("True", "False"),
           "Whether every event crossed every link in time; `false` after an incident."),
     _spec(Attribute.EVENTS_PENDING, "int", _OURS, "unbounded",
           "Durable events that had no socket to go to when the run was settled.", unit="events"),
     _spec(Attribute.DELIVERY_MAX_MS, "double", _OURS, "unbounded", "The slowest delivery, engine to ack.", unit="ms"),
-    _spec(Attribute.KEEP_REASON, "string", _OURS, _one_of(KeepReason),
+    _spec(Attribute.KEEP_REASON, "string", _OURS, KeepReason,
           "Why the trace is kept whatever the share of good runs."),
-    _spec(Attribute.RECOVERED, "bool", _OURS, "`true`",
+    _spec(Attribute.RECOVERED, "bool", _OURS, ("True",),
           "Made after a crash from what was durable: moments are those of the envelopes, not stamps."),
     _spec(Attribute.SPANS_DROPPED, "int", _OURS, "unbounded",
           f"Spans past the first {SPANS_PER_RUN_MAX:,} of the run, which were left out.", unit="spans"),

@@ -65,6 +65,11 @@ _TYPES: Final = _meanings(
 )
 
 LINK: Final = LabelSpec("link", "The link of the chain, in its order.", _LINKS)
+LINK_STAMPED: Final = LabelSpec(
+    "link",
+    "The link without the stamp; never the client, whose lost ack is covered by the next.",
+    {name: meaning for name, meaning in _LINKS.items() if name != Link.CLIENT},
+)
 LINK_MISSED: Final = LabelSpec("link", "The first link that had not taken the event by its deadline.", _LINKS)
 EVENT_TYPE: Final = LabelSpec("event_type", "The event's type.", _TYPES)
 COUNTED_TYPE: Final = LabelSpec(
@@ -165,9 +170,8 @@ CLOSE_CODE: Final = LabelSpec(
     "code",
     "The code of the close; 4000 to 4499 ask the client to come back.",
     _meanings(
-        CloseCode,
+        [code for code in CloseCode if code is not CloseCode.NORMAL],  # which the server never closes with
         {
-            CloseCode.NORMAL: "the client had said goodbye",
             CloseCode.PROTOCOL_ERROR: "a frame against RFC 6455",
             CloseCode.INVALID_TEXT: "text that is no UTF-8",
             CloseCode.TOO_BIG: "a frame over the limit",
@@ -177,8 +181,8 @@ CLOSE_CODE: Final = LabelSpec(
             CloseCode.SILENT: "no sign of life",
             CloseCode.RESYNC: "it is to come back and resume: an event had not reached it",
             CloseCode.UNAVAILABLE: "the event log takes no writes, or the signing keys cannot be had",
-            CloseCode.UNAUTHENTICATED: "no token in time, or one that does not hold",
-            CloseCode.TOKEN_EXPIRED: "its token ran out or was revoked",
+            CloseCode.UNAUTHENTICATED: "no token in time, or one that does not hold, or was revoked",
+            CloseCode.TOKEN_EXPIRED: "its token ran out",
             CloseCode.ORIGIN_REFUSED: "a page of an origin that is not on the list",
             CloseCode.PROTOCOL: "too many malformed or unknown frames",
             CloseCode.TOO_MANY_SOCKETS: "past the limit of sockets",

@@ -68,7 +68,7 @@ class MetricSpec(Struct, frozen=True):
 class AttributeSpec(Struct, frozen=True):
     """One attribute: its key, the type of its value, what it says, and where the name is from.
 
-    `cardinality` says how many values there are: a closed set, or what it grows with.
+    `values` is its closed set; of an open one `cardinality` says what it grows with.
     """
 
     key: str
@@ -77,6 +77,7 @@ class AttributeSpec(Struct, frozen=True):
     cardinality: str
     source: str
     unit: str = ""
+    values: tuple[str, ...] = ()
 
 
 class SpanSpec(Struct, frozen=True):

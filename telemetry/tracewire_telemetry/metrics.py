@@ -297,7 +297,7 @@ class Metrics:
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """What a scrape answers, and its content type: OpenMetrics where `accept` asks for it, otherwise text."""
-        view = _WithoutCreated(self.registry)
+        view = WithoutCreated(self.registry)
         if "application/openmetrics-text" in accept:
             return generate_openmetrics(view), OPENMETRICS_CONTENT_TYPE  # type: ignore[no-untyped-call] # untyped upstream
         return generate_latest(view), TEXT_CONTENT_TYPE
@@ -329,7 +329,7 @@ class Metrics:
         return histogram
 
 
-class _WithoutCreated(CollectorRegistry):
+class WithoutCreated(CollectorRegistry):
     """A registry as it is, without the `_created` series (prometheus-client's own switch for them is global)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from tracewire_telemetry.catalog import CANARY_LAST_SUCCESS, PROBE_LINK_BROKEN, PROBES
 from tracewire_telemetry.catalog_labels import PROBE_RESULT
+from tracewire_telemetry.metrics import WithoutCreated
 from tracewire_telemetry.vocabulary import LINKS, Link
 
 OK, BROKEN = PROBE_RESULT.values
@@ -35,7 +36,7 @@ class ProbeMetrics:
         Raises:
             OSError: the address cannot be had.
         """
-        self._serving = start_http_server(port, host, self._registry)
+        self._serving = start_http_server(port, host, WithoutCreated(self._registry))
         return self._serving[0].server_port
 
     def close(self) -> None:
