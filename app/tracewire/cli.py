@@ -13,6 +13,7 @@ import httpx
 
 from tracewire.client_run import ClientError
 from tracewire.errors import SettingsError, StartupError, WiringError
+from tracewire.secret_files import SECRETS, SUFFIX, read_secret_files
 from tracewire.settings import Settings, describe_settings, load_settings
 from tracewire_telemetry.origins import PROBE_USER
 from tracewire_telemetry.vocabulary import CRITICAL_TYPES, LINKS
@@ -42,6 +43,7 @@ class ServeCommand(click.Command):
                 default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
                 unit = f" {setting.unit}" if setting.unit else ""
                 rows.append((setting.variable, f"{setting.description} [default: {default or 'none'}{unit}]"))
+            rows += ((name + SUFFIX, f"file that holds {name} [default: none]") for name in SECRETS)
             rows.append(("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces go (OTLP over HTTP) [default: none]"))
             formatter.write_dl(rows)
 
@@ -208,6 +210,11 @@ def drill(token_file: IO[str] | None, within: str, **order: str) -> None:
 
     token = token_file.read().strip() if token_file is not None else ""
     seconds = _seconds(within, "--within")
+    if not order["ops_token"]:
+        secrets, failures = read_secret_files(os.environ)
+        if failures:
+            raise click.ClickException("\n".join(failures))
+        order["ops_token"] = secrets.get("TRACEWIRE_OPS_TOKEN", "")
     try:
         asyncio.run(Drilling(DrillOrder(token=token, within_seconds=seconds, **order), click.echo).drill())
     except DrillError as error:

@@ -1,6 +1,7 @@
 """Every setting and limit, frozen, with its unit; read from `TRACEWIRE_…` and checked as a whole at start.
 
-A setting's environment variable is its name in capitals after `TRACEWIRE_`. Lists are comma-separated.
+A setting's environment variable is its name in capitals after `TRACEWIRE_`. Lists are comma-separated. Secrets can be
+named by a file (`secret_files.py`).
 """
 
 import difflib
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tracewire.errors import SettingsError
+from tracewire.secret_files import SECRETS, SUFFIX, read_secret_files
 
 PREFIX: Final = "TRACEWIRE_"
 OTHER_VARIABLES: Final = frozenset({"TRACEWIRE_TOKEN", "TRACEWIRE_URL"})
@@ -247,7 +249,7 @@ def load_settings(environ: Mapping[str, str], **overrides: Any) -> Settings:
         SettingsError: names every setting that is wrong, with the value it had and what it must be.
     """
     values: dict[str, Any] = {}
-    failures: list[str] = []
+    environ, failures = read_secret_files(environ)
     fields = _fields()
     for name, (annotation, _, _) in fields.items():
         variable = PREFIX + name.upper()
@@ -288,7 +290,7 @@ def _split(raw: Any, annotation: Any) -> Any:
 
 
 def _unknown(environ: Mapping[str, str], fields: Mapping[str, Any]) -> Iterator[str]:
-    known = {PREFIX + name.upper() for name in fields} | OTHER_VARIABLES
+    known = {PREFIX + name.upper() for name in fields} | OTHER_VARIABLES | {name + SUFFIX for name in SECRETS}
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known:
             near = difflib.get_close_matches(variable, known, n=1)
