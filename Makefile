@@ -28,6 +28,7 @@ help:
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make chaos   50 users on a server that is killed 32 times, their sockets cut; CHAOS_FLAGS=\"--seed S\" does it again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
+	@echo "make stack   a server with canary and drills, Prometheus, Alertmanager and a receiver, as plain processes"
 	@echo "make reference  write dashboards/reference.md anew: every metric, label, span, log record and alert, by its name"
 	@echo "make lock    pin the dependencies anew, with hashes"
 
@@ -89,6 +90,9 @@ lock: $(STAMP)
 	$(UV_COMPILE) --group run pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --group run --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
+stack: $(RUNTIME)
+	@$(BIN)/python -m dashboards.stack
+
 reference: $(STAMP)
 	$(BIN)/python -m dashboards.reference
 
@@ -100,4 +104,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .tracewire .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .tracewire .stack .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
