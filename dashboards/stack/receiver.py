@@ -19,12 +19,13 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def alert_lines(body: dict[str, Any], now: datetime) -> list[str]:
-    """A notification as lines: when it came, firing or resolved, which alert, what it says, and its runbook."""
+    """A notification as lines: when it came, firing or resolved, which alert, what it says, and where to look."""
     lines = []
     for alert in body["alerts"]:
         labels, annotations = alert["labels"], alert["annotations"]
         head = f"{now.isoformat(timespec='milliseconds')} {alert['status']:8} {labels['alertname']}"
-        lines.append(f"{head}: {annotations.get('summary', '')}  [{annotations.get('runbook_url', '')}]")
+        where = "  ".join(annotations[name] for name in ("runbook_url", "dashboard_url") if name in annotations)
+        lines.append(f"{head}: {annotations.get('summary', '')}  [{where}]")
     return lines
 
 
