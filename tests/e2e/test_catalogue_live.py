@@ -98,7 +98,7 @@ async def moved(url: str, sample: str) -> str:
     """The metrics at this address, as soon as this sample is above 0."""
     async with asyncio.timeout(load.WITHIN_SECONDS), httpx.AsyncClient() as http:
         while not re.search(rf"^{re.escape(sample)} [1-9]", text := (await http.get(url)).text, re.MULTILINE):
-            await asyncio.sleep(0.1)
+            await asyncio.to_thread(threading.Event().wait, load.LOOK_SECONDS)
     return text
 
 

@@ -6,6 +6,7 @@ small limits, `strained` for one whose receiver refuses spans and whose log forg
 
 import asyncio
 import contextlib
+import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -66,6 +67,7 @@ STRAINED: Final = {
 LATE_SECONDS: Final = 2.2
 """Past the two seconds within which an event is in time, and before the client's deadline."""
 WITHIN_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.1
 THOUGHTS: Final = 600
 """Of a run with more spans than a trace holds."""
 
@@ -282,7 +284,7 @@ async def until(load: Load, holds: Callable[[list[Any]], bool], **filters: str) 
     """Look at the server's incidents until this holds of them."""
     async with httpx.AsyncClient(base_url=load.server.ops_url) as http:
         while not holds((await http.get("/incidents", params=filters)).json()["incidents"]):
-            await asyncio.sleep(0.05)
+            await look_again(load.server)
 
 
 async def resumes(load: Load) -> None:
@@ -304,7 +306,7 @@ async def replays(load: Load) -> None:
     async with load.http("replays") as http:
         started = (await http.post("/runs", json={"agent": "five", "input": "go"})).json()
         while not (await http.get(f"/runs/{started['run_id']}/ledger")).json()["settled"]:
-            await asyncio.sleep(0.05)
+            await look_again(load.server)
     async with load.socket("replays") as wire:
         await wire.send("resume", runs={started["run_id"]: 0})
         await ack_all(wire, started["run_id"])
@@ -317,7 +319,7 @@ async def reads_nothing(load: Load) -> None:
         socket.send(frame(TEXT, start))
         socket.stall()
         while not any(record["user_id"] == "reads nothing" for record in load.server.log_records("socket_too_slow")):
-            await asyncio.sleep(0.1)
+            await look_again(load.server)
 
 
 async def refusals(load: Load) -> None:
@@ -410,7 +412,7 @@ async def expires(load: Load) -> None:
                 break
         await wire.ack(run_id, len(events))
     while not any(record["runs_by_age"] for record in load.server.log_records("retention_removed")):
-        await asyncio.sleep(0.1)
+        await look_again(load.server)
 
 
 async def goes_silent(load: Load) -> None:
@@ -429,6 +431,13 @@ async def drains(load: Load) -> str:
         await wire.receive_type("draining")
         assert await load.rejected(wire, "start_run", request_id="too late", input="go") == "draining"
         return await scraped(load.server)
+
+
+async def look_again(server: ServerProcess) -> None:
+    """A moment later, and while the server is there; one that has ended fails at once."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = await asyncio.to_thread(server.process.wait, LOOK_SECONDS)
+        raise AssertionError(f"the server has ended with {code}: {server.log_text()[-2_000:]}")
 
 
 async def scraped(server: ServerProcess) -> str:
