@@ -10,11 +10,12 @@ FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types reference stack format clean soak
+.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types format clean soak
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
 	@echo "make demo    two users ask the analyst on a server of its own; prints their timelines and stops"
+	@echo "make stack   a server with canary and drills, Prometheus, Alertmanager and a receiver, as plain processes"
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
 	@echo "make soak    what takes minutes: ten million events through the ledger, a page in a hidden tab,"
@@ -28,9 +29,8 @@ help:
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make chaos   50 users on a server that is killed 32 times, their sockets cut; CHAOS_FLAGS=\"--seed S\" does it again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
-	@echo "make stack   a server with canary and drills, Prometheus, Alertmanager and a receiver, as plain processes"
-	@echo "make reference  write dashboards/reference.md anew: every metric, label, span, log record and alert, by its name"
 	@echo "make lock    pin the dependencies anew, with hashes"
+	@echo "make reference  write dashboards/reference.md anew: every metric, label, span, log record and alert, by its name"
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Tracewire needs Python 3.11 or newer; this is %s. Set PYTHON=python3.11" % sys.version.split()[0])'
@@ -53,6 +53,14 @@ run: $(RUNTIME)
 
 demo: $(RUNTIME)
 	@$(BIN)/python -m tracewire.demo
+
+.PHONY: stack reference
+
+stack: $(RUNTIME)
+	@$(BIN)/python -m dashboards.stack
+
+reference: $(STAMP)
+	$(BIN)/python -m dashboards.reference
 
 test: $(STAMP)
 	@$(BIN)/python tests/real_parts.py
@@ -89,12 +97,6 @@ lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV_COMPILE) --group run pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --group run --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
-
-stack: $(RUNTIME)
-	@$(BIN)/python -m dashboards.stack
-
-reference: $(STAMP)
-	$(BIN)/python -m dashboards.reference
 
 types: $(RUNTIME)
 	$(BIN)/python -m tracewire.gateway.typescript
