@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml  # type: ignore[import-untyped] # it ships no types
 
-from tracewire_telemetry.catalog import METRIC_GROUPS, METRICS, PROBE_METRICS
+from tracewire_telemetry.catalog import METRIC_GROUPS, METRICS, PROBE_METRICS, PROCESS_METRICS
 from tracewire_telemetry.catalog_attributes import AGENT_SCOPE, ATTRIBUTES, RESOURCE_ATTRIBUTES, SCOPE
 from tracewire_telemetry.catalog_labels import AGENT, PYTHON, TOOL, USER_ID, VERSION
 from tracewire_telemetry.catalog_logs import LOG_GROUPS
@@ -55,6 +55,8 @@ are no `_created` series; exemplars are in the OpenMetrics format."""
     for title, group in METRIC_GROUPS:
         yield from ("", f"### {title}", "")
         yield from _metric_table(group)
+    yield from ("", "### Of the process", "", "By prometheus-client, where there is a `/proc`.", "")
+    yield from _metric_table(PROCESS_METRICS)
     yield from ("", "### Of `tracewire probe`", "", "On a port of its own (`--every`, `--metrics-port`).", "")
     yield from _metric_table(PROBE_METRICS)
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from tracewire_telemetry import catalog_labels as label
 from tracewire_telemetry.catalog_attributes import EVENT_MISSING, SCOPE, SPANS_PER_RUN_MAX, Attribute
+from tracewire_telemetry.catalog_process import PROCESS_METRICS
 from tracewire_telemetry.catalog_specs import PREFIX, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS, MetricSpec
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OTHER",
     "PREFIX",
     "PROBE_METRICS",
+    "PROCESS_METRICS",
     "RUN_SECONDS_BUCKETS",
     "SCOPE",
     "SECONDS_BUCKETS",

@@ -30,7 +30,7 @@ class LabelSpec(Struct, frozen=True):
 
 
 class MetricSpec(Struct, frozen=True):
-    """One metric: its name without the prefix, what it says, its unit (UCUM, or what is counted), and its labels.
+    """One metric: its name behind its prefix, what it says, its unit (UCUM, or what is counted), and its labels.
 
     A label with an open set is filled at start-up (agents and tools that are known then). The series of a `passing`
     metric come and go; all others are there from the start.
@@ -43,11 +43,12 @@ class MetricSpec(Struct, frozen=True):
     label_specs: tuple[LabelSpec, ...] = ()
     buckets: tuple[float, ...] = ()
     passing: bool = False
+    prefix: str = PREFIX
 
     @property
     def full_name(self) -> str:
         """The name as Prometheus shows it."""
-        return PREFIX + self.name
+        return self.prefix + self.name
 
     @property
     def labels(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

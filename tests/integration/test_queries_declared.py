@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from support.alert_rules import DASHBOARDS, ROOT, groups
-from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, MetricSpec
+from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, PROCESS_METRICS, MetricSpec
 from tracewire_telemetry.catalog_attributes import ATTRIBUTES, RESOURCE_ATTRIBUTES, Attribute
 
 BOARDS: Final = sorted((DASHBOARDS / "grafana").rglob("*.json"))
-METRIC: Final = re.compile(r"(?<![:\w])tracewire_\w+")
+METRIC: Final = re.compile(r"(?<![:\w])(?:tracewire|process)_\w+")
 SELECTOR: Final = re.compile(r"(?<![:\w])(tracewire_\w+)\{([^}]*)\}")
 MATCHER: Final = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 RECORDED: Final = re.compile(r"\bjob:tracewire\w+:\w+")
@@ -77,7 +77,7 @@ def _unknown_in(name: str, spec: MetricSpec, inside: str) -> Iterator[str]:
             yield from (f"{name}{{{label}={value}}}" for value in plain if value not in closed[label])
 
 
-DECLARED: Final = (*METRICS, *PROBE_METRICS)
+DECLARED: Final = (*METRICS, *PROBE_METRICS, *PROCESS_METRICS)
 KEYS: Final = {*ATTRIBUTES, *(spec.key for spec in RESOURCE_ATTRIBUTES)}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from tracewire_telemetry.catalog import METRICS, OTHER, PROBE_METRICS
+from tracewire_telemetry.catalog import METRICS, OTHER, PROBE_METRICS, PROCESS_METRICS
 from tracewire_telemetry.catalog_attributes import AGENT_SCOPE, ATTRIBUTES, RESOURCE_ATTRIBUTES, SCOPE, Attribute
 from tracewire_telemetry.catalog_labels import AGENT
 from tracewire_telemetry.catalog_spans import ASGI_SCOPE, HTTP_REQUEST, SPANS
@@ -26,7 +26,7 @@ OF: Final = {"{event type}": frozenset(MISSING_TYPES)}
 class Catalogue:
     """All declarations, as they are or changed in one place."""
 
-    metrics: Sequence[MetricSpec] = (*METRICS, *PROBE_METRICS)
+    metrics: Sequence[MetricSpec] = (*METRICS, *PROBE_METRICS, *PROCESS_METRICS)
     spans: Sequence[SpanSpec] = SPANS
     attributes: Mapping[str, AttributeSpec] = field(default_factory=lambda: {**ATTRIBUTES})
     resource: Sequence[AttributeSpec] = RESOURCE_ATTRIBUTES
@@ -148,7 +148,10 @@ def _unseen_metrics(catalogue: Catalogue, seen: Seen) -> Iterator[str]:
         for sample in family.samples:
             if sample.value or family.type == "gauge":
                 moved[family.name] |= {("", ""), *sample.labels.items()}
+    process = any(name.startswith("process_") for name in moved)  # where there is a /proc
     for spec in catalogue.metrics:
+        if spec in PROCESS_METRICS and not process:
+            continue
         values = moved[spec.full_name.removesuffix("_total")]
         if not values:
             yield spec.name

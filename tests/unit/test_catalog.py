@@ -11,7 +11,7 @@ import pytest
 
 from dashboards import reference
 from tracewire_telemetry import catalog, catalog_labels, catalog_spans
-from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, MetricSpec
+from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, PROCESS_METRICS, MetricSpec
 from tracewire_telemetry.catalog_attributes import ATTRIBUTES, SCOPE, Attribute
 from tracewire_telemetry.catalog_logs import LOGS
 from tracewire_telemetry.catalog_spans import SPANS
@@ -26,7 +26,8 @@ def test_every_metric_stands_in_one_group() -> None:
     """What is declared beside the groups would be on no page and in no check."""
     declared = [value for value in vars(catalog).values() if isinstance(value, MetricSpec)]
     assert Counter(declared) == Counter({*METRICS, *PROBE_METRICS})
-    assert len({spec.name for spec in declared}) == len(declared)
+    names = [spec.full_name for spec in (*declared, *PROCESS_METRICS)]
+    assert len(set(names)) == len(names)
 
 
 def test_every_span_and_every_label_that_is_declared_is_used() -> None:
@@ -103,7 +104,7 @@ def test_the_reference_page_names_everything_and_its_links_lead_somewhere() -> N
     """Every name of the catalogue, and every heading and file that the page links to."""
     page = reference.PAGE.read_text(encoding="utf-8")
     names = [
-        *(spec.full_name for spec in (*METRICS, *PROBE_METRICS)),
+        *(spec.full_name for spec in (*METRICS, *PROBE_METRICS, *PROCESS_METRICS)),
         *(value for spec in METRICS for _, values in spec.labels for value in values),
         *(spec.named(spec.of) for spec in SPANS),
         *ATTRIBUTES,
