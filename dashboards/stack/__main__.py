@@ -19,6 +19,7 @@ from dashboards.stack.programs import (
     ALERTMANAGER_PORT,
     CANARY,
     OPS_PORT,
+    OTLP_PORT,
     PROMETHEUS_PORT,
     PUBLIC_PORT,
     Plan,
@@ -153,6 +154,7 @@ def welcome(made: Plan, folder: Path) -> str:
     shown = f"{command.relative_to(Path.cwd())}" if command.is_relative_to(Path.cwd()) else "tracewire"
     ops = "" if made.ports[OPS_PORT] == OPS_PORT else f" --url {url(OPS_PORT)}"
     drill = f"{shown} drill --event tool_completed --link socket --alertmanager {url(ALERTMANAGER_PORT)}{ops}"
+    collector = f"\n  Collector    {url(OTLP_PORT)} (OTLP)" if OTLP_PORT in made.ports else ""
     left_out = "".join(f"\n  {one.program:13}left out: {one.advice}" for one in made.left_out)
     return f"""
 The stack is up: canary every {CANARY}, a visitor who asks something now and then, drills allowed; data in {folder}.
@@ -160,7 +162,7 @@ The stack is up: canary every {CANARY}, a visitor who asks something now and the
   Tracewire    {url(PUBLIC_PORT)}         the page, signed in with one click
   operations   {url(OPS_PORT)}/incidents
   Prometheus   {url(PROMETHEUS_PORT)}/alerts
-  Alertmanager {url(ALERTMANAGER_PORT)}
+  Alertmanager {url(ALERTMANAGER_PORT)}{collector}
   notifications are printed here, by {url(RECEIVER_PORT)}
   Grafana and Tempo are no plain processes: `docker compose up` has them{left_out}
 

@@ -21,6 +21,8 @@ COLLECTOR_PORTS: Final = {4317: "OTELCOL_GRPC_PORT", 4318: "OTELCOL_HTTP_PORT", 
 OTLP_PORT: Final = 4318
 HEALTH_PORT: Final = 13133
 CANARY: Final = "10s"
+RESEND: Final = "15s"
+"""Prometheus drops what fires before it has found Alertmanager, and says it again after this: a minute by default."""
 MANIFEST: Final = rendering.ROOT / "tests" / "collector" / "builder.yaml"
 """What the project's own Collector is built from; it lies in the user's cache by the hash of this."""
 COLLECTOR_NAMES: Final = ("otelcol-contrib", "otelcol")
@@ -179,6 +181,7 @@ def _programs(made: Plan, folder: Path, collector: str | None) -> Iterator[Progr
         "prometheus",
         [found("prometheus") or "", f"--config.file={folder / 'prometheus.yaml'}",
          f"--storage.tsdb.path={folder / 'prometheus'}", "--storage.tsdb.retention.time=31d",
-         f"--web.listen-address=127.0.0.1:{made.ports[PROMETHEUS_PORT]}", "--enable-feature=exemplar-storage"],
+         f"--web.listen-address=127.0.0.1:{made.ports[PROMETHEUS_PORT]}", "--enable-feature=exemplar-storage",
+         f"--rules.alert.resend-delay={RESEND}"],
         f"{made.url(PROMETHEUS_PORT)}/-/ready",
     )  # fmt: skip
