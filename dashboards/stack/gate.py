@@ -4,7 +4,8 @@
 
 In a container Tracewire listens beyond loopback, where its ops port asks for a token, and a link in an alert or on a
 board cannot bring one. Publish this on loopback alone: who reaches it is an operator, as on a machine without
-containers.
+containers. Web pages are not: what a page of another origin sends, or one that took a name of its own for this machine,
+is refused.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 PORT: Final = 9464
 WAIT_SECONDS: Final = 30.0
 BODY_BYTES_MAX: Final = 1024 * 1024
+_OWN_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _PASSED_ON: Final = ("Accept", "Content-Type")
 _PASSED_BACK: Final = ("Content-Type", "Retry-After")
 
@@ -39,6 +41,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Gate
 
     def _pass_on(self) -> None:
+        if "Origin" in self.headers or urlsplit(f"//{self.headers.get('Host', '')}").hostname not in _OWN_NAMES:
+            self._answer(403, [], b"only for this machine's own browser and command line, by 127.0.0.1 or localhost\n")
+            return
         length = int(self.headers.get("Content-Length") or 0)
         if length > BODY_BYTES_MAX:
             self._answer(413, [], b"no request of the ops port is so large\n")

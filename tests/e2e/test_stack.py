@@ -290,7 +290,8 @@ def gate_to(url: str, token_file: Path) -> Iterator[str]:
 
 def test_the_gate_brings_the_token_and_a_server_of_others_is_drilled_through_it(tmp_path: Path) -> None:
     """As in the containers: secrets in files, everything beyond loopback. Without the gate the ops port asks for its
-    token; through it a browser sees the incidents, and a drill is ordered, run and healed.
+    token; through it a browser sees the incidents, and a drill is ordered, run and healed. Pages of other origins get
+    nothing. In the container itself the command line reads the token from its file.
     """
     prepared(tmp_path)
     token = tmp_path / "run" / "ops-token"
@@ -316,6 +317,15 @@ def test_the_gate_brings_the_token_and_a_server_of_others_is_drilled_through_it(
             assert ran.returncode == 0, ran.stdout + ran.stderr
             (incident,) = fetched(f"{gate}/incidents?state=healed")["incidents"]
             assert incident["user_id"] == "drill"
+            for foreign in ({"Origin": "https://evil.test"}, {"Host": "evil.test:9464"}):
+                with pytest.raises(OSError, match="403"):
+                    urlopen(Request(f"{gate}/incidents", headers=foreign), timeout=10)  # noqa: S310 # as above
+            inside = clean_environment() | {"TRACEWIRE_OPS_TOKEN_FILE": str(token)}
+            ran = subprocess.run(
+                [sys.executable, "-m", "tracewire.cli", "drill", "--event", "agent_thinking", "--link", "bridge",
+                 "--url", ops], env=inside, capture_output=True, text=True, check=False, timeout=DRILL_SECONDS,
+            )  # fmt: skip
+            assert ran.returncode == 0, ran.stdout + ran.stderr
             server.stop()
             request = Request(f"{gate}/incidents")  # noqa: S310 # as above
             with pytest.raises(OSError, match="502"):

@@ -46,7 +46,7 @@ DEADLINES: Final = {
     "TRACEWIRE_EMITTER_DEADLINE_SECONDS": "0.6",
     "TRACEWIRE_OUTBOX_AGE_SECONDS": "1",
     "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "1.2",
-    "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "3",
+    "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "4",
     "TRACEWIRE_SILENCE_DEADLINE_SECONDS": "1",
 }
 LIMITS: Final = {
@@ -66,7 +66,7 @@ STRAINED: Final = {
 }
 LATE_SECONDS: Final = 2.2
 """Past the two seconds within which an event is in time, and before the client's deadline."""
-WITHIN_SECONDS: Final = 60.0
+WITHIN_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.1
 THOUGHTS: Final = 600
 """Of a run with more spans than a trace holds."""
