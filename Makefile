@@ -10,7 +10,7 @@ FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types format clean soak
+.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types dashboards format clean soak
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
@@ -29,6 +29,7 @@ help:
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make chaos   50 users on a server that is killed 32 times, their sockets cut; CHAOS_FLAGS=\"--seed S\" does it again"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
+	@echo "make dashboards  write the Grafana boards anew; a test fails where they differ from their generator"
 	@echo "make lock    pin the dependencies anew, with hashes"
 	@echo "make reference  write dashboards/reference.md anew: every metric, label, span, log record and alert, by its name"
 
@@ -100,6 +101,9 @@ lock: $(STAMP)
 
 types: $(RUNTIME)
 	$(BIN)/python -m tracewire.gateway.typescript
+
+dashboards: $(STAMP)
+	$(BIN)/python -m dashboards.generator
 
 format: $(STAMP)
 	$(BIN)/ruff format .

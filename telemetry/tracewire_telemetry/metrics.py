@@ -8,9 +8,10 @@ our own: nothing is registered globally.
 import platform
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
@@ -165,6 +166,7 @@ class Metrics:
         info = Gauge(spec.full_name, spec.help, spec.label_names, registry=self.registry)
         info.labels(version, platform.python_version()).set(1)
         self.registry.register(_EventCollector(self))
+        ProcessCollector(registry=self.registry)  # CPU, memory, descriptors: names of prometheus-client's own
 
     # Verbs, each one line at its call site.
 
@@ -219,14 +221,20 @@ class Metrics:
             self._deliveries.labels(event_type.value, verdict.value, origin.value).inc(count)
 
     def trace_kept(self, ledger: RunLedger) -> None:
-        """A settled run's trace was exported: its slowest delivery is an example of how long one takes."""
+        """A settled run's trace was exported: its slowest delivery is an example of how long one takes, link by link."""
         index = slowest_delivery(ledger)
-        if index is not None:
-            labels = {"trace_id": f"{ledger.identity.trace_id:032x}"}
-            acked_ns = ledger.client[index]
-            self.delivery_seconds.exemplify(
-                acked_ns - ledger.known_ns(index + 1), labels, ledger.unix_ns(acked_ns) / NS_PER_SECOND
-            )
+        if index is None:
+            return
+        labels = {"trace_id": f"{ledger.identity.trace_id:032x}"}
+        acked_ns = ledger.client[index]
+        at = ledger.unix_ns(acked_ns) / NS_PER_SECOND
+        self.delivery_seconds.exemplify(acked_ns - ledger.known_ns(index + 1), labels, at)
+        if ledger.engine[0]:
+            self.link_seconds[0].exemplify(ledger.engine[0] - ledger.opened_ns, labels, at)
+        columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
+        for link, (before, column) in enumerate(pairwise(columns), start=1):
+            if before[index] and column[index]:
+                self.link_seconds[link].exemplify(column[index] - before[index], labels, at)
 
     def event_missing(self, missing: Missing, trace_id: str) -> None:
         """A link did not take an event by its deadline. The trace (32 hex digits) will be kept."""

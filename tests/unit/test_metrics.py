@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from tracewire_telemetry.catalog import METRICS, PREFIX, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
+from tracewire_telemetry.catalog import METRICS, PREFIX, PROCESS_METRICS, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
 from tracewire_telemetry.ledger import Missing
 from tracewire_telemetry.metrics import LogHistogram, Metrics
 from tracewire_telemetry.user_gauge import SeriesKey
@@ -249,7 +250,7 @@ def test_every_closed_label_set_is_there_at_zero_before_the_first_run() -> None:
         sample
         for family in text_string_to_metric_families(metrics.exposition()[0].decode())
         for sample in family.samples
-        if family.name != PREFIX + "build_info"
+        if family.name.startswith(PREFIX) and family.name != PREFIX + "build_info"
     ]
     assert {0.0} == {sample.value for sample in counted}
 
@@ -414,6 +415,30 @@ def test_the_slowest_delivery_of_a_kept_trace_is_the_example_of_its_bucket() -> 
     metrics.trace_kept(script.ledger)
     [(labels, seconds)] = exemplars(metrics, "delivery_seconds")
     assert (labels, seconds) == ({"trace_id": f"{script.ledger.identity.trace_id:032x}"}, 3.0)
+
+
+def test_the_slowest_delivery_of_a_kept_trace_is_an_example_at_each_link() -> None:
+    """By how long that event took at the link, in the bucket that this lies in; at the engine by the run's first."""
+    metrics, script = fresh(), LedgerScript()
+    socket = script.attached()
+    script.sent(STARTED, 0, socket)
+    script.sent(THINKING, 10, socket)
+    script.acknowledged(socket, 1, 20)
+    script.acknowledged(socket, 2, 3_010)
+    ledger = script.ledger
+    metrics.flush(ledger)
+    metrics.trace_kept(ledger)
+    columns = (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket, ledger.client)
+    took_ns = [ledger.engine[0] - ledger.opened_ns, *(after[1] - before[1] for before, after in pairwise(columns))]
+    labels = {"trace_id": f"{ledger.identity.trace_id:032x}"}
+    assert exemplars(metrics, "link_seconds") == [(labels, nanoseconds / 1e9) for nanoseconds in took_ns]
+
+
+def test_what_is_told_of_the_process_is_declared() -> None:
+    """Its CPU, memory and descriptors, under the names that every program has them by."""
+    families = text_string_to_metric_families(fresh().exposition()[0].decode())
+    told = {sample.name for family in families for sample in family.samples if not sample.name.startswith(PREFIX)}
+    assert told == set(PROCESS_METRICS)
 
 
 def test_a_user_in_violation_is_named_and_nobody_else() -> None:
