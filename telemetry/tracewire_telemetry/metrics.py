@@ -221,7 +221,7 @@ class Metrics:
             self._deliveries.labels(event_type.value, verdict.value, origin.value).inc(count)
 
     def trace_kept(self, ledger: RunLedger) -> None:
-        """A settled run's trace was exported: its slowest delivery is an example of how long one takes, link by link."""
+        """A settled run's trace was exported: its slowest delivery is an example of how long one takes, by link."""
         index = slowest_delivery(ledger)
         if index is None:
             return
