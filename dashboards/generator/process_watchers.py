@@ -2,7 +2,7 @@
 
 from dashboards.generator import outside, promql
 from dashboards.generator.frame import Placed, Row
-from dashboards.generator.house import COUNT, PER_SECOND, SECONDS, Asked, lines
+from dashboards.generator.house import BYTES, COUNT, PER_SECOND, SECONDS, Asked, lines
 from dashboards.generator.process_server import HEIGHT
 from dashboards.generator.promql import largest, rate, series, summed
 from tracewire_telemetry import catalog
@@ -80,7 +80,7 @@ def collector() -> Row:
                     Asked(either(outside.RECEIVED), "taken"),
                     Asked(either(outside.SENT, by="exporter"), "sent on: {{exporter}}"),
                 ),
-                8,
+                6,
                 HEIGHT,
             ),
             Placed(
@@ -93,18 +93,30 @@ def collector() -> Row:
                     Asked(either(outside.ENQUEUE_FAILED, by="exporter"), "not queued: {{exporter}}"),
                     Asked(either(outside.SEND_FAILED, by="exporter"), "not sent: {{exporter}}"),
                 ),
-                8,
+                6,
+                HEIGHT,
+            ),
+            Placed(
+                lines(
+                    "Traces sampled",
+                    "Traces a second that were kept and left out, and those that had to go before their time was over: "
+                    "its memory of traces is too small for the traffic.",
+                    PER_SECOND,
+                    Asked(either(outside.SAMPLED, by="decision"), "{{decision}}"),
+                    Asked(either(outside.TOO_EARLY), "dropped too early"),
+                ),
+                6,
                 HEIGHT,
             ),
             Placed(
                 lines(
                     "Queue",
-                    "What waits to be sent on, and how much may. A full queue loses spans.",
-                    COUNT,
+                    "What waits on disk to be sent on, and how much may. A full queue loses spans.",
+                    BYTES,
                     Asked(summed(series(outside.QUEUE_SIZE, scope=promql.BESIDE), "exporter"), "{{exporter}} waiting"),
                     Asked(summed(series(outside.QUEUE_CAPACITY, scope=promql.BESIDE), "exporter"), "{{exporter}} room"),
                 ),
-                8,
+                6,
                 HEIGHT,
             ),
         ],

@@ -234,16 +234,6 @@ METRIC_GROUPS: Final = (
 METRICS: Final = tuple(spec for _, group in METRIC_GROUPS for spec in group)
 """Every metric of a server, in the order of its groups."""
 
-PROCESS_METRICS: Final = (
-    "process_cpu_seconds_total",
-    "process_max_fds",
-    "process_open_fds",
-    "process_resident_memory_bytes",
-    "process_start_time_seconds",
-    "process_virtual_memory_bytes",
-)
-"""What prometheus-client tells of the server's process beside these, under its own names, where there is a /proc."""
-
 # Of `tracewire probe`, on a port of its own, beside the canary's stamp.
 
 PROBES = MetricSpec(

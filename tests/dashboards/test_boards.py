@@ -29,7 +29,8 @@ from support.board_queries import (
     variables,
 )
 from support.board_rules import problems
-from tracewire_telemetry.catalog import METRICS, PROCESS_METRICS
+from tracewire_telemetry.catalog import METRICS
+from tracewire_telemetry.process_metrics import PROCESS_METRICS
 
 BOARDS = boards()
 

@@ -1,11 +1,9 @@
 """Every query of the boards and of the rules, by a real Prometheus that scraped a real server with incidents in it."""
 
-import asyncio
-import math
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
@@ -13,136 +11,37 @@ import yaml
 
 from dashboards.generator import links
 from support.alert_rules import DASHBOARDS, groups
-from support.board_load import LATE_RUNS, MISSED, board_server, served_badly, served_otherwise, served_well
+from support.board_load import LOST, MISSED, board_server
 from support.board_queries import (
+    Board,
     Query,
     Value,
     annotation_queries,
     boards,
     interpolated,
     names,
+    panels,
     queries,
     renamed,
     searches,
     selectors,
     variable_queries,
 )
-from support.monitoring import Monitoring, started_monitoring
-from support.servers import FIVE, ServerProcess
+from support.board_rules import links_of
+from support.board_watch import ALL, SECONDS, Watched
+from support.monitoring import started_monitoring
+from support.servers import FIVE
 from tracewire_telemetry.catalog import Attribute
 from tracewire_telemetry.testing.recorder import OtlpReceiver
 from tracewire_telemetry.testing.spans import RecordedSpan
 
 BOARDS: Final = boards()
-SECONDS: Final = 90.0
-ALL: Final[dict[str, Value]] = {
-    "job": "tracewire.*",
-    "instance": ".+",
-    "user": ".+",
-    "agent": ".+",
-    "beside": ".+",
-    "__rate_interval": "2m",
-    "__range": "1h",
-}
-"""What Grafana puts in place when nothing is chosen; its interval for rates is longer than the load takes."""
-OF_THE_COLLECTOR: Final = {"Spans in and out A", "Spans in and out B", "Queue A", "Queue B"} | {
-    f"Spans lost {ref}" for ref in "ABC"
+MISSING_NOW: Final = "Who misses what, at which link, since when"
+OF_THE_COLLECTOR: Final = {
+    *(f"{title} {ref}" for title in ("Spans in and out", "Traces sampled", "Queue") for ref in "AB"),
+    *(f"Spans lost {ref}" for ref in "ABC"),
 }
 """There is no Collector here. The tests of otel-collector.yaml scrape a real one."""
-UNTIL: Final = (
-    f'count(ALERTS{{alertname="TracewireUserEventsMissing", alertstate="firing"}}) == {len(MISSED)}',
-    f"sum(tracewire_events_missing_total) == {len(MISSED) + len(FIVE) - 1}",
-    "job:tracewire_deliveries_bad:ratio_rate3d > 0",
-    "job:tracewire_deliveries_bad:increase3d > 0",
-    "tracewire_canary_last_success_timestamp_seconds",
-    "tracewire_canary_detection_last_success_timestamp_seconds",
-    f'sum(tracewire_deliveries_total{{verdict="late"}}) == {LATE_RUNS * len(FIVE)}',
-    'sum(tracewire_deliveries_total{verdict="no_socket"}) > 0',
-    'sum(tracewire_events_healed_total) >= 0 and on () sum(tracewire_resumes_total{outcome="recovered"}) > 0',
-    "sum(tracewire_spans_exported_total) > 0",
-    "prometheus_rule_evaluation_failures_total",
-    "alertmanager_notifications_total > 0",
-)
-"""What Prometheus has seen before anything is asked."""
-
-
-class Watched:
-    """A server, what watches it, and its users, who go on in a thread of their own until it is closed."""
-
-    def __init__(self, process: ServerProcess, monitoring: Monitoring, receiver: OtlpReceiver) -> None:
-        self.process, self.monitoring, self.receiver = process, monitoring, receiver
-        self.acked = 0
-        self.verdicts: dict[str, float] = {}
-        self._ready, self._over = threading.Event(), threading.Event()
-        self._failed: BaseException | None = None
-        self._http = httpx.Client(base_url=monitoring.prometheus.url, timeout=10)
-        self._thread = threading.Thread(target=self._run)
-
-    def open(self) -> None:
-        """Until the load has been seen."""
-        self._thread.start()
-        try:
-            assert self._ready.wait(3 * SECONDS), "the load did not come to its end"
-            if self._failed:
-                raise self._failed
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """The users go away."""
-        self._over.set()
-        self._thread.join(SECONDS)
-        self._http.close()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._users())
-        except BaseException as error:  # noqa: BLE001 -- it is raised where the thread was started
-            self._failed = error
-        finally:
-            self._ready.set()
-
-    async def _users(self) -> None:
-        await asyncio.to_thread(self.monitoring.wait_for, 'up{job="tracewire"} == 1', SECONDS)
-        self.acked = await served_well(self.process)
-        counted = f'sum(tracewire_deliveries_total{{origin="user"}}) >= {self.acked}'
-        await asyncio.to_thread(self.monitoring.wait_for, counted, SECONDS)
-        self.verdicts = self.by("verdict", 'sum by (verdict) (tracewire_deliveries_total{origin="user"})')
-        async with served_badly(self.process):
-            await served_otherwise(self.process)
-            for expression in UNTIL:
-                await asyncio.to_thread(self.monitoring.wait_for, expression, SECONDS)
-            self._ready.set()
-            await asyncio.to_thread(self._over.wait)
-
-    def by(self, label: str, expression: str) -> dict[str, float]:
-        """The values of a query by a label, without the zeros."""
-        found = {one["metric"][label]: float(one["value"][1]) for one in self.monitoring.query(expression)}
-        return {name: value for name, value in found.items() if value}
-
-    def answer(self, expression: str, values: dict[str, Value] = ALL) -> list[dict[str, Any]]:
-        """The series of a board's query that have a number."""
-        found = self.asked(interpolated(expression, values))
-        return [one for one in found if not math.isnan(float(one["value"][1]))]
-
-    def asked(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
-        """What a query finds now, or at a moment, so that two of them see the same samples."""
-        moment = {} if at is None else {"time": str(at)}
-        answer = self._http.get("/api/v1/query", params={"query": expression, **moment})
-        assert answer.status_code == 200, f"{expression}: {answer.text}"
-        return list(answer.json()["data"]["result"])
-
-    def exemplars(self, expression: str) -> set[str]:
-        """The trace ids that a query's exemplars lead to."""
-        now = self.now()
-        params = {"query": expression, "start": str(now - 3600), "end": str(now)}
-        found = self._http.get("/api/v1/query_exemplars", params=params).raise_for_status().json()["data"]
-        return {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
-
-    def now(self) -> float:
-        """Prometheus's time, Unix seconds."""
-        return float(self.asked("vector(time())")[0]["value"][1])
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +137,9 @@ def test_what_clients_have_had_and_acked_is_what_is_counted(watched: Watched) ->
 
 def test_the_boards_name_who_misses_what_at_which_link_since_when(watched: Watched) -> None:
     """Exactly the users whose events were lost, and when their alerts began."""
-    table = "Who misses what, at which link, since when"
     expected = {(user_id, *missed) for user_id, missed in MISSED.items()}
     for query in ("A", "B"):
-        rows = watched.answer(panel_query(links.USERS, f"{table} {query}"))
+        rows = watched.answer(panel_query(links.USERS, f"{MISSING_NOW} {query}"))
         found = {tuple(one["metric"][name] for name in ("user_id", "event_type", "link")) for one in rows}
         assert expected == found
     now = watched.now()
@@ -257,7 +155,8 @@ def test_the_matrix_of_missing_events_has_each_where_it_was_lost(watched: Watche
     """
     rows = watched.answer(panel_query(links.DELIVERY, "Missing, by type and link A"))
     found = {(one["metric"]["event_type"], one["metric"]["link"]): round(float(one["value"][1])) for one in rows}
-    assert dict.fromkeys({*MISSED.values(), *((event_type, "client") for event_type in FIVE)}, 1) == found
+    unacked = ((event_type, "client") for event_type in FIVE)
+    assert dict.fromkeys({*MISSED.values(), *unacked, ("agent_thinking", "engine")}, 1) == found
 
 
 def test_a_quantile_lies_within_its_bucket(watched: Watched) -> None:
@@ -289,14 +188,18 @@ def test_points_on_panels_lead_to_traces_that_were_exported(watched: Watched) ->
 
 def test_every_search_finds_spans_and_what_it_shows_is_on_them(watched: Watched) -> None:
     """By the conditions of its TraceQL, read here, on the spans that the server exported."""
-    spans = watched.receiver.spans
     for board in BOARDS.values():
         for search in searches(board):
-            conditions, selected = re.findall(r"^\{ (.+) \} \| select\((.+)\)$", interpolated(search.expr, ALL))[0]
-            found = [span for span in spans if all(holds(span, one) for one in conditions.split(" && "))]
+            found = found_spans(watched, search, ALL)
             assert found, search.where
-            for name in selected.split(", "):
-                assert all(name.removeprefix("span.") in span.attributes for span in found), (search.where, name)
+            for name in search.expr.partition("| select(")[2].rstrip(")").split(", "):
+                assert any(name.removeprefix("span.") in span.attributes for span in found), (search.where, name)
+
+
+def found_spans(watched: Watched, search: Query, values: dict[str, Value]) -> list[RecordedSpan]:
+    """The exported spans for which every condition of a search is true."""
+    conditions = re.findall(r"^\{ (.+) \} \|", interpolated(search.expr, values))[0].split(" && ")
+    return [span for span in watched.receiver.spans if all(holds(span, one) for one in conditions)]
 
 
 def holds(span: RecordedSpan, condition: str) -> bool:
@@ -322,3 +225,55 @@ def test_from_a_span_to_its_links_metrics(watched: Watched) -> None:
     for query in tempo["jsonData"]["tracesToMetrics"]["queries"]:
         expression = query["query"].replace("$$__tags", 'link="emitter"')
         assert [one for one in watched.asked(expression) if one["value"][1] != "NaN"], query["name"]
+
+
+# --- from an alert to user, event, link, ledger and trace -------------------------------------------------------------
+
+
+def test_from_an_alert_to_user_event_link_and_ledger_in_three_clicks(watched: Watched) -> None:
+    """For each user who misses an event, by the addresses that a stranger is given, and no others; each answers."""
+    firing = [one for one in watched.alerts() if one["labels"]["alertname"] == "TracewireUserEventsMissing"]
+    assert set(MISSED) <= {one["labels"]["user_id"] for one in firing}
+    for alert in (one for one in firing if one["labels"]["user_id"] in MISSED):
+        # One: the alert's own link opens the board, with job and user chosen. It says which event, at which link.
+        opened = urlsplit(alert["annotations"]["dashboard_url"])
+        board = BOARDS[opened.path.removeprefix("/d/")]
+        chosen = {name.removeprefix("var-"): values[0] for name, values in parse_qs(opened.query).items()}
+        rows = watched.answer(panel_query(board["uid"], f"{MISSING_NOW} A"), ALL | chosen)
+        (row,) = [one["metric"] for one in rows if one["metric"]["user_id"] == chosen["user"]]
+        assert MISSED[chosen["user"]] == (row["event_type"], row["link"])
+        # Two: the row's instance answers with the incidents of this user, which name the run.
+        (incident,) = clicked(board, MISSING_NOW, "Live incidents of this user", row)["incidents"]
+        found = tuple(incident[name] for name in ("user_id", "type", "link", "state"))
+        assert (chosen["user"], row["event_type"], row["link"], "open") == found
+        # Three: the run's ledger says how far each event came.
+        run = {"tracewire.run.id": incident["run_id"], "ops": row["instance"]}
+        ledger = clicked(board, "Missing events, and where", "Its ledger", run)
+        assert (incident["trace_id"], False) == (ledger["trace_id"], ledger["chain_complete"])
+        assert row["link"] in {one["link"] for one in ledger["missing"]}
+
+
+def test_from_a_user_to_the_trace_that_shows_the_link_in_one_click(watched: Watched) -> None:
+    """Once the run is settled: the search finds the span of the link that did not take the event, in the trace that the
+    incident names.
+    """
+    board = BOARDS[links.USERS]
+    (instance,) = {one["metric"]["instance"] for one in watched.answer('up{job=~"$job"}')}
+    row = {"user_id": LOST, "instance": instance}
+    (incident,) = clicked(board, MISSING_NOW, "Live incidents of this user", row)["incidents"]
+    (search,) = [one for one in searches(board) if one.where == "Missing events, and where"]
+    (span,) = found_spans(watched, search, ALL | {"user": LOST})
+    assert (incident["trace_id"], "engine") == (span.trace_id, span.attributes[Attribute.LINK])
+    assert "agent_thinking" == span.attributes[Attribute.EVENT_TYPE] == incident["type"]
+
+
+def clicked(board: Board, panel: str, title: str, row: Mapping[str, str]) -> Any:
+    """What the address behind a column's link answers, with the row's labels, or a variable, in it."""
+    (shown,) = [one for one in panels(board) if one["title"] == panel]
+    (link,) = [one for one in links_of(shown) if one["title"] == title]
+
+    def value(found: re.Match[str]) -> str:
+        return quote(row[next(filter(None, found.groups()))], safe=":")
+
+    field = r'\$\{__data\.fields(?:\.(\w+)|\["([\w.]+)"\])(?::percentencode)?\}|\$\{(\w+)\}'
+    return httpx.get(re.sub(field, value, link["url"]), timeout=10).raise_for_status().json()

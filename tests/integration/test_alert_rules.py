@@ -123,7 +123,7 @@ def test_every_alert_says_what_it_means_and_where_its_runbook_is() -> None:
     headings = re.findall(r"^## (\w+)$", (DASHBOARDS / "runbook.md").read_text(), re.MULTILINE)
     assert set(headings) == set(ALERTS)
     for name, rule in alerts().items():
-        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url", "dashboard_url"}
         assert rule["annotations"]["runbook_url"] == f"dashboards/runbook.md#{name.lower()}"
 
 

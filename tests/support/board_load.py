@@ -27,6 +27,8 @@ MISSED: Final = {
     loser("client", "agent_started"): ("agent_started", "client"),
 }
 """The users who miss an event for as long as the test goes on: its type and link."""
+LOST: Final = loser("engine", "agent_thinking")
+"""A user who will never have theirs: their run ends without it, and is settled."""
 ENVIRON: Final = {
     "TRACEWIRE_IDLE_DEADLINE_SECONDS": "1.5",
     "TRACEWIRE_EMITTER_DEADLINE_SECONDS": "1",
@@ -65,7 +67,7 @@ async def served_well(process: ServerProcess) -> int:
 
 
 async def served_otherwise(process: ServerProcess) -> None:
-    """A run that fails, some that are acked late, one whose user goes away, a frame that is refused, a resume."""
+    """A run that fails, late acks, a user who goes away, a run that leaves an event out, a refused frame, a resume."""
     async with wire_to(process.ws_url, process.token("odd")) as wire:
         failed = await wire.start_run("exception", agent="raises")
         await wire.ack(failed, len(await wire.receive_run(failed)))
@@ -81,6 +83,9 @@ async def served_otherwise(process: ServerProcess) -> None:
     async with wire_to(process.ws_url, process.token("away")) as wire:
         left = await wire.start_run("go", agent="asks")
         await wire.receive_type("input_required")
+    async with wire_to(process.ws_url, process.token(LOST)) as wire:
+        lost = await wire.start_run("go", agent="loses")
+        await wire.ack(lost, len(await wire.receive_run(lost)))
     async with httpx.AsyncClient(base_url=process.url) as http:
         headers = {"Authorization": f"Bearer {process.token('away')}"}
         answer = await http.delete(f"/runs/{left}", headers=headers)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from tracewire_telemetry.catalog import METRICS, PREFIX, PROCESS_METRICS, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
+from tracewire_telemetry.catalog import METRICS, PREFIX, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
 from tracewire_telemetry.ledger import Missing
 from tracewire_telemetry.metrics import LogHistogram, Metrics
+from tracewire_telemetry.process_metrics import PROCESS_METRICS
 from tracewire_telemetry.user_gauge import SeriesKey
 from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
