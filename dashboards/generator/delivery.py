@@ -47,7 +47,7 @@ def _well() -> Row:
                     "canary's own and those to users without a socket do not count. Prometheus must keep 30 days for "
                     "it; with less it is over what there is.",
                     SHARE,
-                    Asked(f"1 - {bad} / {counted}"),
+                    Asked(f"1 - {bad} / ({counted} > 0)", "{{job}}"),
                     steps=((None, "red"), (promql.OBJECTIVE, "green")),
                     decimals=3,
                     none="no traffic",
@@ -61,7 +61,7 @@ def _well() -> Row:
                     "What is left of the 0.1 % of deliveries that may be late or missing in 30 days. Below zero the "
                     "objective is missed.",
                     SHARE,
-                    Asked(f"1 - {bad} / {counted} / {promql.BUDGET}"),
+                    Asked(f"1 - {bad} / ({counted} > 0) / {promql.BUDGET}", "{{job}}"),
                     steps=((None, "red"), (0, "orange"), (0.25, "green")),
                     decimals=1,
                     none="no traffic",
@@ -75,7 +75,7 @@ def _well() -> Row:
                     "Deliveries to users that were late or missing. Fewer than 10 alert nobody by their rate; each "
                     "missing one has its user's own alert.",
                     COUNT,
-                    Asked(promql.summed(promql.bad_count("1h"))),
+                    Asked(promql.bad_count("1h"), "{{job}}"),
                     steps=((None, "green"), (1, "orange"), (10, "red")),
                     decimals=0,
                 ),
@@ -131,7 +131,10 @@ def _well() -> Row:
                     "fire at 14.4 (1 h and 5 min), 6 (6 h and 30 min), 3 (1 d and 2 h) and 1 (3 d and 6 h). A window "
                     "without any delivery has no line.",
                     "none",
-                    *(Asked(f"{promql.bad_share(window)} / {promql.BUDGET}", window) for window in promql.BURN_WINDOWS),
+                    *(
+                        Asked(f"{promql.bad_share(window)} / {promql.BUDGET}", f"{window}, {{{{job}}}}")
+                        for window in promql.BURN_WINDOWS
+                    ),
                     steps=((None, "green"), (1, "orange"), (14.4, "red")),
                 ),
                 10,

@@ -19,6 +19,8 @@ def found_columns(*more: Column) -> tuple[Column, ...]:
         *more,
         Column(Attribute.RUN_ID, "Run", links=[links.link("Its ledger", ledger, elsewhere=True)]),
         Column("spanID", "Trace"),
+        Column("name", "Span"),
+        Column("duration", "Duration"),
         Column("traceName", "Started as", hidden=True),
         Column("traceService", "Service", hidden=True),
     )

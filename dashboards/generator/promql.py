@@ -81,8 +81,8 @@ def bad_count(window: str) -> str:
 
 
 def verdicts(values: str, *, over: str) -> str:
-    """How many deliveries to users had one of these verdicts over a window."""
-    return increase(DELIVERIES, f'origin="{Origin.USER}"', f'verdict=~"{values}"', over=over)
+    """How many deliveries to users had one of these verdicts over a window, by installation."""
+    return increase(DELIVERIES, f'origin="{Origin.USER}"', f'verdict=~"{values}"', by="job", over=over)
 
 
 def alerts(*matchers: str, series_name: str = "ALERTS") -> str:
