@@ -91,8 +91,12 @@ def number(
     none: str = "no data",
     graph: bool = False,
     links: Sequence[Link] = (),
+    texts: dict[str, str] | None = None,
 ) -> stat.Panel:
-    """What is so now, coloured by its steps; `graph` draws how it came to it. `none` stands where nothing is found."""
+    """What is so now, coloured by its steps; `graph` draws how it came to it. `none` stands where nothing is found.
+
+    `texts` stand in place of single values.
+    """
     panel = stat.Panel().title(title).description(description).unit(unit).datasource(PROMETHEUS).no_value(none)
     panel = panel.targets([_query(one, index, instant=not graph) for index, one in enumerate(asked)])
     coloured = common.BigValueColorMode.BACKGROUND if len(steps) > 1 else common.BigValueColorMode.NONE
@@ -101,6 +105,9 @@ def number(
     panel = panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False))
     if decimals is not None:
         panel = panel.decimals(decimals)
+    if texts:
+        results = {value: dashboard.ValueMappingResult(text=shown) for value, shown in texts.items()}
+        panel = panel.mappings([dashboard.ValueMap(options=results)])
     return panel.data_links([panel_link(str(one["title"]), str(one["url"])) for one in links]) if links else panel
 
 

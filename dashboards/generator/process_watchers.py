@@ -2,7 +2,7 @@
 
 from dashboards.generator import outside, promql
 from dashboards.generator.frame import Placed, Row
-from dashboards.generator.house import BYTES, COUNT, PER_SECOND, SECONDS, Asked, lines
+from dashboards.generator.house import BYTES, COUNT, PER_SECOND, SECONDS, Asked, lines, number
 from dashboards.generator.process_server import HEIGHT
 from dashboards.generator.promql import largest, rate, series, summed
 from tracewire_telemetry import catalog
@@ -130,13 +130,27 @@ def watchers() -> Row:
         "Who watches: Prometheus and Alertmanager",
         [
             Placed(
+                number(
+                    "Programs beside it",
+                    "What else Prometheus scrapes, and whether it answers. Without these users are served, and nobody "
+                    "is told.",
+                    "none",
+                    Asked(summed(series(outside.UP, scope=beside), "job", "min"), "{{job}}"),
+                    steps=((None, "red"), (1, "green")),
+                    texts={"0": "down", "1": "up"},
+                    none="nothing is scraped",
+                ),
+                4,
+                HEIGHT,
+            ),
+            Placed(
                 lines(
                     "Scrapes: duration",
                     "How long a scrape of each server takes. A scrape past its interval is no scrape.",
                     SECONDS,
                     Asked(largest(outside.SCRAPE_SECONDS, by="instance"), "{{instance}}"),
                 ),
-                6,
+                5,
                 HEIGHT,
             ),
             Placed(
@@ -148,7 +162,7 @@ def watchers() -> Row:
                     Asked(largest(outside.SCRAPE_SAMPLES, by="instance"), "{{instance}}"),
                     Asked(summed(series(outside.HEAD_SERIES, scope=beside)), "in Prometheus"),
                 ),
-                6,
+                5,
                 HEIGHT,
             ),
             Placed(
@@ -164,7 +178,7 @@ def watchers() -> Row:
                     Asked(promql.increase(outside.RULE_MISSES, over=promql.RATE, scope=beside), "left out"),
                     bars=True,
                 ),
-                6,
+                5,
                 HEIGHT,
             ),
             Placed(
@@ -179,7 +193,7 @@ def watchers() -> Row:
                     Asked(promql.increase(outside.ALERTMANAGER_FAILED, over=promql.RATE, scope=beside), "not sent"),
                     bars=True,
                 ),
-                6,
+                5,
                 HEIGHT,
             ),
         ],
