@@ -22,7 +22,7 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("promtool", "prometheus", "checking /metrics, rules and alerts with Prometheus's own tool"),
-    Part("prometheus", "prometheus", "alerts on the way from a real server's metrics"),
+    Part("prometheus", "prometheus", "alerts and boards, from a real server's metrics"),
     Part("prometheus-alertmanager", "prometheus-alertmanager", "alerts on the way to a receiver"),
     Part("amtool", "prometheus-alertmanager", "checking Alertmanager's configuration"),
     Part("node", None, "the WebSocket client in another language; the browser client on another origin"),

@@ -126,28 +126,31 @@ def _places(row: Row, top: int) -> list[dashboard.GridPos]:
 
 
 def query_variable(
-    name: str, label: str, description: str, query: str, *, multi: bool = True, every: str = ".+"
+    name: str, label: str, description: str, query: str, *, multi: bool = True, every: str | None = ".+"
 ) -> builders.QueryVariable:
-    """A variable whose values Prometheus knows; other values can be typed. `every` is what All stands for."""
-    made = builders.QueryVariable(name).label(label).description(description).datasource(PROMETHEUS)
-    made = made.query({"qryType": 1, "query": query, "refId": name}).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
-    made = made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).allow_custom_value(allow_custom_value=True)
-    if not every:
-        return made
-    made = made.multi(multi=multi).include_all(include_all=True).all_value(every)
+    """A variable whose values Prometheus knows; others can be typed. `every` is what All stands for: without it, each
+    of the values.
+    """
     chosen: Any = ["All"] if multi else "All"
     value: Any = ["$__all"] if multi else "$__all"
-    return made.current(dashboard.VariableOption(selected=True, text=chosen, value=value))
+    made = _single(name, label, description, query).multi(multi=multi).include_all(include_all=True)
+    made = made.current(dashboard.VariableOption(selected=True, text=chosen, value=value))
+    return made.all_value(every) if every else made
+
+
+def _single(name: str, label: str, description: str, query: str) -> builders.QueryVariable:
+    made = builders.QueryVariable(name).label(label).description(description).datasource(PROMETHEUS)
+    made = made.query({"qryType": 1, "query": query, "refId": name}).sort(dashboard.VariableSort.ALPHABETICAL_ASC)
+    return made.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).allow_custom_value(allow_custom_value=True)
 
 
 def ops_variable() -> builders.QueryVariable:
     """Whose ops port links to ledgers ask: one instance."""
-    return query_variable(
+    return _single(
         "ops",
         "Ledger asked at",
         "The instance whose ops port answers the links to ledgers; each instance on the same log can.",
         f'label_values({UP.full_name}{{job=~"$job", instance=~"$instance"}}, instance)',
-        every="",
     )
 
 

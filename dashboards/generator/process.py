@@ -22,6 +22,7 @@ def board() -> Board:
         "Beside it",
         "The jobs of the programs beside Tracewire: Prometheus, Alertmanager, the Collector.",
         f"label_values({UP.full_name}{{{promql.NOT_OURS}}}, job)",
+        every=None,
     )
     return Board(
         links.PROCESS,

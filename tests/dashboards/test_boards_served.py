@@ -12,7 +12,7 @@ import yaml
 
 from dashboards.generator import links
 from support.alert_rules import DASHBOARDS, groups
-from support.board_load import LOST, MISSED, TESTS, board_server
+from support.board_load import LOST, MISSED, board_server
 from support.board_queries import (
     Board,
     Query,
@@ -29,7 +29,7 @@ from support.board_queries import (
     variable_queries,
 )
 from support.board_rules import links_of
-from support.board_watch import ALL, SECONDS, Watched
+from support.board_watch import ALL, COLLECTORS, SECONDS, Watched
 from support.monitoring import started_monitoring
 from support.servers import FIVE
 from support.webhook import Exposition
@@ -39,8 +39,6 @@ from tracewire_telemetry.testing.spans import RecordedSpan
 
 BOARDS: Final = boards()
 MISSING_NOW: Final = "Who misses what, at which link, since when"
-COLLECTORS: Final = sorted((TESTS / "fixtures" / "collector").glob("*.prom"))
-"""Pages of metrics of real Collectors: of one that is well, and of two that lose spans."""
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +135,18 @@ def panel_query(board: str, where: str) -> str:
 def test_what_clients_have_had_and_acked_is_what_is_counted(watched: Watched) -> None:
     """Of the users who are served well, event by event, before anybody else came."""
     assert {"in_time": watched.acked} == watched.verdicts
+
+
+def test_the_objective_and_what_is_left_of_its_budget_are_what_the_verdicts_say(watched: Watched) -> None:
+    """Of users' deliveries alone: the share in time, and how much of a thousandth the rest is."""
+    verdicts = watched.by("verdict", 'sum by (verdict) (tracewire_deliveries_total{origin="user"})')
+    bad = verdicts["late"] + verdicts["missing"]
+    share = bad / (bad + verdicts["in_time"])
+    (in_time,) = watched.answer(panel_query(links.DELIVERY, "In time, 30 days A"))
+    (left,) = watched.answer(panel_query(links.DELIVERY, "Error budget left, 30 days A"))
+    assert 1 - share == pytest.approx(float(in_time["value"][1]), abs=0.01)
+    assert 1 - share / 0.001 == pytest.approx(float(left["value"][1]), abs=10)
+    assert {"job": "tracewire"} == in_time["metric"]
 
 
 def test_the_boards_name_who_misses_what_at_which_link_since_when(watched: Watched) -> None:

@@ -7,19 +7,21 @@ from typing import Any, Final
 
 import httpx
 
-from support.board_load import LATE_RUNS, LOST, MISSED, served_badly, served_otherwise, served_well
+from support.board_load import LATE_RUNS, LOST, MISSED, TESTS, served_badly, served_otherwise, served_well
 from support.board_queries import Value, interpolated
 from support.monitoring import Monitoring
 from support.servers import FIVE, ServerProcess
 from tracewire_telemetry.testing.recorder import OtlpReceiver
 
 SECONDS: Final = 90.0
+COLLECTORS: Final = sorted((TESTS / "fixtures" / "collector").glob("*.prom"))
+"""Pages of metrics of real Collectors: of one that is well, and of two that lose spans."""
 ALL: Final[dict[str, Value]] = {
     "job": "tracewire.*",
     "instance": ".+",
     "user": ".+",
     "agent": ".+",
-    "beside": ".+",
+    "beside": ("prometheus", "alertmanager", *(f"otel-collector-{page.stem}" for page in COLLECTORS)),
     "__rate_interval": "2m",
     "__range": "1h",
 }
