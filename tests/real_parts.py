@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from support.otelcol import build_collector, collector_path
+
 
 class Part(NamedTuple):
     """A program that tests run. `package` is Debian's, or none where it cannot be had from there."""
@@ -52,6 +54,13 @@ def install_npm_packages(name: str) -> bool:
     return subprocess.run(command, cwd=folder, check=False).returncode == 0
 
 
+def build_otelcol() -> str:
+    """Build the Collector of the tests where it is not there yet; what went wrong, or nothing."""
+    if not collector_path().exists() and shutil.which("go"):
+        print("building the OpenTelemetry Collector from tests/collector/builder.yaml, once; this takes minutes ...")
+    return build_collector()
+
+
 def main() -> int:
     """Install or name what is missing; the exit code."""
     required = os.environ.get("REQUIRE_REAL") == "1"
@@ -72,7 +81,11 @@ def main() -> int:
     for name in unpacked:
         consequence = "this run will fail" if required else "skipped"
         print(f"missing: the packages of tests/e2e/{name} (`npm ci` there); {consequence}: {NPM_FOLDERS[name]}")
-    return 1 if required and (missing or unpacked) else 0
+    unbuilt = build_otelcol()
+    if unbuilt:
+        consequence = "this run will fail" if required else "skipped"
+        print(f"missing: otelcol ({unbuilt}; install Go 1.25 or newer); {consequence}: otel-collector.yaml at work")
+    return 1 if required and (missing or unpacked or unbuilt) else 0
 
 
 if __name__ == "__main__":

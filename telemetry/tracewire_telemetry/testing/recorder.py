@@ -106,12 +106,12 @@ class InProcessRecorder(Recording, SpanExporter):
 
 
 class OtlpReceiver(Recording):
-    """Receives OTLP over HTTP on a free port of loopback. Use it as a context manager.
+    """Receives OTLP over HTTP on a free port of loopback, or on this one. Use it as a context manager.
 
     `endpoint` goes into `OTEL_EXPORTER_OTLP_ENDPOINT` of the program under test.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         super().__init__()
         self._changed = threading.Condition(threading.RLock())
         recording = self
@@ -143,7 +143,7 @@ class OtlpReceiver(Recording):
                 if not isinstance(sys.exception(), ConnectionError):  # as above
                     super().handle_error(request, client_address)
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver", daemon=True)
 
     @property
