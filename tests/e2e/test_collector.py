@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from support.collector import SHORT_WAITS, Collector, collector_program, free_ports, wait_for
+from support.collector import SHORT_WAITS, Collector, collector_program, free_ports
 from support.collector_config import CONFIG, PER_INSTANCE, PER_USER
 from support.collector_runs import DEADLINES, Traffic, traffic
 from support.monitoring import started_monitoring
@@ -41,7 +41,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
         traffic(folder, collector, backend, **DEADLINES) as runs,
     ):
         asyncio.run(every_kind(runs))
-        wait_for(lambda: collector.undecided == 0, "decision on everything")
+        collector.wait_for(lambda: collector.undecided == 0, "decision on everything")
         runs.wait_whole(*KEPT)
         yield Shipped(collector, runs)
 
@@ -80,7 +80,7 @@ def test_the_metrics_of_spans_are_in_seconds_and_name_nobody(shipped: Shipped) -
             if name == "traces_span_metrics_calls_total" and labels["span_name"] == span_name
         )
 
-    wait_for(lambda: calls("GET /price") == 2, "metrics of the spans")  # they are flushed every 15 s
+    shipped.collector.wait_for(lambda: calls("GET /price") == 2, "metrics of the spans")  # they are flushed every 15 s
     assert {"invoke_agent five": 3, "invoke_agent raises": 1, "invoke_agent prices": 2} == {
         name: calls(name) for name in ("invoke_agent five", "invoke_agent raises", "invoke_agent prices")
     }
@@ -117,12 +117,14 @@ async def test_what_comes_long_before_the_root_keeps_its_trace_and_is_no_cut(tmp
         def left_early() -> bool:
             return runs.passed("long").received == 1
 
-        decided = asyncio.to_thread(wait_for, left_early, "decision on the service's span")
+        decided = asyncio.to_thread(collector.wait_for, left_early, "decision on the service's span")
         await runs.calls("long", then=decided)
         await asyncio.to_thread(runs.wait_whole, "long")
         # A trace whose root never comes is not lost: what is there of it is what is known.
         await runs.calls_until_killed("killed")
-        await asyncio.to_thread(wait_for, lambda: runs.passed("killed").received == 1, "decision on the killed run")
+        await asyncio.to_thread(
+            collector.wait_for, lambda: runs.passed("killed").received == 1, "decision on the killed run"
+        )
         assert runs.passed("killed").promised is None
 
 
@@ -135,7 +137,9 @@ async def test_a_restart_and_a_back_end_that_is_away_lose_nothing(tmp_path: Path
         traffic(tmp_path, collector, Recording()) as runs,
     ):
         await asyncio.gather(*(runs.good(name) for name in names[:2]))
-        await asyncio.to_thread(wait_for, lambda: collector.count("exporter_queue_size") > 0, "trace in the queue")
+        await asyncio.to_thread(
+            collector.wait_for, lambda: collector.count("exporter_queue_size") > 0, "trace in the queue"
+        )
         await runs.good(names[2])
         collector.stop()
         await runs.good(names[3])
@@ -144,7 +148,7 @@ async def test_a_restart_and_a_back_end_that_is_away_lose_nothing(tmp_path: Path
         with OtlpReceiver(port=port) as runs.backend:
             await asyncio.to_thread(runs.wait_whole, *names)
             wait = "end of the queue"
-            await asyncio.to_thread(wait_for, lambda: collector.count("exporter_queue_size") == 0, wait)
+            await asyncio.to_thread(collector.wait_for, lambda: collector.count("exporter_queue_size") == 0, wait)
 
 
 async def test_what_the_queue_cannot_hold_is_counted_logged_and_alerted_on(tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ async def test_what_the_queue_cannot_hold_is_counted_logged_and_alerted_on(tmp_p
 
         for number in range(10):
             await runs.good(f"run {number}")
-        await asyncio.to_thread(wait_for, lambda: collector.undecided == 0, "decision on everything")
+        await asyncio.to_thread(collector.wait_for, lambda: collector.undecided == 0, "decision on everything")
         assert refused() > 0
         assert collector.log_records("Rejecting data") != []
         await asyncio.to_thread(monitoring.wait_for, ALERT)
@@ -173,7 +177,7 @@ async def test_what_the_queue_cannot_hold_is_counted_logged_and_alerted_on(tmp_p
             def came() -> bool:
                 return len(backend.spans) + refused() == accepted
 
-            await asyncio.to_thread(wait_for, came, "rest of the spans")
+            await asyncio.to_thread(collector.wait_for, came, "rest of the spans")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from support.otelcol import collector_path
 from support.real_programs import missing
 
 PORTS: Final = ("GRPC", "HTTP", "METRICS", "SPANMETRICS", "HEALTH")
-START_SECONDS: Final = 60
+WAIT_SECONDS: Final = 60
 STOP_SECONDS: Final = 60
 LOOK_SECONDS: Final = 0.05
 TRIES: Final = 3
@@ -103,14 +103,26 @@ class Collector:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + START_SECONDS
-        while not self.healthy():
+        try:
+            self.wait_for(self.healthy, "start of the Collector")
+        except AssertionError:
+            self.stop()
+            raise
+        return self
+
+    def wait_for(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Look again and again until it holds. Blocks the calling thread.
+
+        Raises:
+            AssertionError: it did not in time, or the Collector ended; says what it logged last.
+        """
+        assert self._process is not None, "the Collector does not run"
+        deadline = time.monotonic() + seconds
+        while not holds():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise AssertionError(f"the Collector did not start:\n{self._log.read_text()[-3000:]}")
+                raise AssertionError(f"no {what} within {seconds} s\n{self._log.read_text()[-3000:]}")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(LOOK_SECONDS)
-        return self
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Signal it, and wait for its end; killed if that does not come."""
@@ -173,19 +185,6 @@ class Collector:
 
     def _url(self, port: str) -> str:
         return f"http://127.0.0.1:{self._ports[port]}"
-
-
-def wait_for(holds: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
-    """Look again and again until it holds.
-
-    Raises:
-        AssertionError: it did not in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no {what} within {seconds} s")
-        time.sleep(LOOK_SECONDS)
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:

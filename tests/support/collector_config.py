@@ -5,6 +5,7 @@ Read as the Collector reads it: `${env:NAME:-default}` is replaced, and what is 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -59,8 +60,13 @@ Config = dict[str, Any]
 
 def loaded(path: Path = CONFIG, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration under this environment; none by default."""
-    config: Config = _expanded(yaml.safe_load(path.read_text()), environ or {})
+    config: Config = _expanded(_read(path), environ or {})
     return config
+
+
+@cache
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
 
 
 def _expanded(value: Any, environ: Mapping[str, str]) -> Any:
@@ -90,7 +96,7 @@ def settling_seconds() -> float:
 
 def problems(config: Config, text: str = "", manifest: Path = MANIFEST) -> list[str]:
     """Everything that is wrong with a configuration; `text` is the file as it is written."""
-    return [problem for rule in RULES for problem in rule(config, text, yaml.safe_load(manifest.read_text()))]
+    return [problem for rule in RULES for problem in rule(config, text, _read(manifest))]
 
 
 def _type(component: str) -> str:
@@ -255,7 +261,7 @@ def _span_metrics(config: Config, _text: str, _manifest: Config) -> Iterator[str
         removed = {
             action["key"]
             for processor in parts.get("processors", ())
-            for action in config["processors"][processor].get("attributes", ())
+            for action in config["processors"].get(processor, {}).get("attributes", ())
             if _type(processor) == "resource" and action["action"] == "delete"
         }
         if any(_type(receiver) == "span_metrics" for receiver in parts["receivers"]) and not removed & set(
@@ -272,7 +278,7 @@ def _own_telemetry(config: Config, _text: str, _manifest: Config) -> Iterator[st
         yield "service: no health_check"
     readers = config["service"].get("telemetry", {}).get("metrics", {}).get("readers", [])
     ports = {str(reader["pull"]["exporter"]["prometheus"]["port"]) for reader in readers if "pull" in reader}
-    prometheus = yaml.safe_load((DASHBOARDS / "prometheus" / "prometheus.yaml").read_text())
+    prometheus = _read(DASHBOARDS / "prometheus" / "prometheus.yaml")
     job = next(job for job in prometheus["scrape_configs"] if job["job_name"] == "otel-collector")
     scraped = {target.rpartition(":")[2] for static in job["static_configs"] for target in static["targets"]}
     if not scraped <= ports:
