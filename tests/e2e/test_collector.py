@@ -5,6 +5,7 @@ what is shown, it is shortened (`SHORT_WAITS`): `python -m tests.soak.collector`
 """
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+from support.alert_rules import alerts
 from support.collector import SHORT_WAITS, Collector, collector_program, free_ports
 from support.collector_config import CONFIG, PER_INSTANCE, PER_USER
-from support.collector_runs import DEADLINES, Traffic, traffic
+from support.collector_runs import DEADLINES, Traffic, refusing_backend, send_spans, traffic
 from support.monitoring import started_monitoring
-from tracewire_telemetry.testing.recorder import OtlpReceiver, Recording
+from tracewire_telemetry.testing.recorder import OtlpReceiver
 
 SECONDS = 60
 KEPT = ("slow", "failed", "missing", "failed, the service's span early")
 DROPPED = ("good", "good, the service's span early")
+RULE = alerts()["TracewireCollectorLosing"]["expr"]
 ALERT = 'ALERTS{alertname="TracewireCollectorLosing",alertstate="firing"}'
 
 
@@ -63,6 +66,13 @@ def short(folder: Path, backend: str, *overrides: str, share: float = 100, **env
     return Collector(folder, backend, share=share, overrides=(*SHORT_WAITS, *overrides), environ=environ)
 
 
+def queue_of(size_bytes: int) -> tuple[str, ...]:
+    """Overrides for a queue that is soon full."""
+    queue = "exporters::otlp_http::sending_queue"
+    sizes = {"queue_size": size_bytes, "batch::min_size": size_bytes // 3, "batch::max_size": size_bytes // 3 * 2}
+    return tuple(f"{queue}::{name}: {size}" for name, size in sizes.items())
+
+
 def test_bad_traces_come_out_whole_and_good_ones_are_left_to_the_share(shipped: Shipped) -> None:
     """With what a service reported before the run's own spans left; nothing comes of those that are not kept."""
     passed = {name: shipped.traffic.passed(name) for name in (*KEPT, *DROPPED)}
@@ -99,11 +109,16 @@ def test_the_metrics_of_spans_are_in_seconds_and_name_nobody(shipped: Shipped) -
 def test_its_health_check_answers_and_its_own_metrics_are_scraped(shipped: Shipped) -> None:
     """Nothing was lost, and nothing waits."""
     assert shipped.collector.healthy()
-    lost = ("receiver_refused_spans", "exporter_send_failed_spans", "exporter_enqueue_failed_spans")
+    lost = (
+        "receiver_refused_spans",
+        "exporter_send_failed_spans",
+        "exporter_enqueue_failed_spans",
+        "processor_tail_sampling_sampling_trace_dropped_too_early",
+    )
     assert dict.fromkeys(lost, 0) == {name: shipped.collector.count(name) for name in lost}
     assert shipped.collector.count("exporter_queue_capacity") == 512 << 20
     sent = sum(shipped.traffic.passed(name).received for name in KEPT)
-    assert sent == shipped.collector.count("exporter_sent_spans")
+    shipped.collector.wait_for(lambda: shipped.collector.count("exporter_sent_spans") == sent, f"count of {sent}")
 
 
 async def test_what_comes_long_before_the_root_keeps_its_trace_and_is_no_cut(tmp_path: Path) -> None:
@@ -134,7 +149,7 @@ async def test_a_restart_and_a_back_end_that_is_away_lose_nothing(tmp_path: Path
     names = [f"run {number}" for number in range(5)]
     with (
         short(tmp_path / "collector", f"http://127.0.0.1:{port}") as collector,
-        traffic(tmp_path, collector, Recording()) as runs,
+        traffic(tmp_path, collector) as runs,
     ):
         await asyncio.gather(*(runs.good(name) for name in names[:2]))
         await asyncio.to_thread(
@@ -145,7 +160,8 @@ async def test_a_restart_and_a_back_end_that_is_away_lose_nothing(tmp_path: Path
         await runs.good(names[3])
         collector.start()
         await runs.good(names[4])
-        with OtlpReceiver(port=port) as runs.backend:
+        with OtlpReceiver(port=port) as backend:
+            runs.backends.append(backend)
             await asyncio.to_thread(runs.wait_whole, *names)
             wait = "end of the queue"
             await asyncio.to_thread(collector.wait_for, lambda: collector.count("exporter_queue_size") == 0, wait)
@@ -154,11 +170,9 @@ async def test_a_restart_and_a_back_end_that_is_away_lose_nothing(tmp_path: Path
 async def test_what_the_queue_cannot_hold_is_counted_logged_and_alerted_on(tmp_path: Path) -> None:
     """By the shipped rule, from the real counters; all the rest arrives."""
     port = free_ports(["backend"])["backend"]
-    queue = "exporters::otlp_http::sending_queue"
-    small = (f"{queue}::queue_size: 30000", f"{queue}::batch::min_size: 10000", f"{queue}::batch::max_size: 20000")
     with (
-        short(tmp_path / "collector", f"http://127.0.0.1:{port}", *small) as collector,
-        traffic(tmp_path, collector, Recording()) as runs,
+        short(tmp_path / "collector", f"http://127.0.0.1:{port}", *queue_of(30_000)) as collector,
+        traffic(tmp_path, collector) as runs,
         started_monitoring(tmp_path / "monitoring", {"otel-collector": collector.metrics_address}) as monitoring,
     ):
 
@@ -178,6 +192,31 @@ async def test_what_the_queue_cannot_hold_is_counted_logged_and_alerted_on(tmp_p
                 return len(backend.spans) + refused() == accepted
 
             await asyncio.to_thread(collector.wait_for, came, "rest of the spans")
+
+
+def test_every_counter_that_the_rule_asks_for_is_the_collectors(tmp_path: Path) -> None:
+    """Spans are lost in each of the ways that the rule knows: none of its names is one of yesterday's."""
+    asked = {name.removesuffix("_total") for name in re.findall(r"otelcol_[a-z_]+(?=\[5m\])", RULE)}
+    overrides = (
+        "processors::tail_sampling::num_traces: 5",
+        "processors::tail_sampling::maximum_trace_size_bytes: 2000",
+        *queue_of(1_000),
+    )
+    with (
+        refusing_backend() as backend,
+        short(tmp_path / "collector", backend, *overrides) as collector,
+        short(tmp_path / "limited", backend, OTELCOL_MEMORY_MIB="2") as limited,
+    ):
+        send_spans(collector, traces=1, spans_each=100)  # too many for a trace
+        send_spans(collector, traces=10, spans_each=1)  # too many traces
+        send_spans(collector, traces=2, spans_each=20)  # each too much for the queue
+        limited.wait_for(lambda: send_spans(limited, traces=1, spans_each=1) == 503, "refusal")
+
+        def counted() -> set[str]:
+            series = [*collector.series(), *limited.series()]
+            return {name for name, _, value in series if name in asked and value > 0}
+
+        collector.wait_for(lambda: counted() == asked, f"count of each of {asked}")
 
 
 @pytest.mark.parametrize(

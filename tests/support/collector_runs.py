@@ -5,21 +5,26 @@ Each is done on a real server by a client over a real socket; what of its trace 
 
 import asyncio
 import contextlib
+import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from msgspec import Struct
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from support.collector import Collector
+from support.collector import WAIT_SECONDS, Collector
 from support.downstream import PriceService
 from support.incident_clients import follow
 from support.servers import ServerProcess
 from support.wire import Wire, wire_to
 from tracewire_telemetry.catalog import Attribute
-from tracewire_telemetry.testing.recorder import Recording
-from tracewire_telemetry.testing.spans import RecordedTrace
+from tracewire_telemetry.testing.recorder import OtlpReceiver, Recording
+from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
 
 TESTS: Final = Path(__file__).parents[1]
 SLOW_SECONDS: Final = 2.3
@@ -53,11 +58,11 @@ class Passed(Struct, frozen=True):
 class Traffic:
     """A server that exports to a Collector, the service that its agent calls, and what stands behind the Collector."""
 
-    def __init__(self, server: ServerProcess, collector: Collector, service: PriceService, backend: Recording) -> None:
+    def __init__(self, server: ServerProcess, collector: Collector, service: PriceService) -> None:
         self.server = server
         self.collector = collector
         self.service = service
-        self.backend = backend
+        self.backends: list[Recording] = []
         self.traces: dict[str, tuple[str, int]] = {}
         """Trace id, and spans of the service, by the name of the run."""
 
@@ -115,21 +120,26 @@ class Traffic:
     def passed(self, name: str) -> Passed:
         """What has come out of this run's trace so far."""
         trace_id, extra = self.traces[name]
-        trace = RecordedTrace(span for span in self.backend.spans if span.trace_id == trace_id)
+        trace = RecordedTrace(span for span in self.spans if span.trace_id == trace_id)
         roots = [span for span in trace if not span.parent_id]
         promised = roots[0].attributes[Attribute.SPAN_COUNT] + extra if roots else None
         return Passed(name, len({span.span_id for span in trace}), promised)
 
-    def wait_whole(self, *names: str, timeout_seconds: float = 60) -> None:
+    @property
+    def spans(self) -> list[RecordedSpan]:
+        """Everything that came out."""
+        return [span for backend in self.backends for span in backend.spans]
+
+    def wait_whole(self, *names: str, seconds: float = WAIT_SECONDS) -> None:
         """Wait until these are whole. Blocks the calling thread.
 
         Raises:
             AssertionError: one is not in time; says what came of each.
         """
-        found = self.backend.wait_until(
-            lambda _: all(self.passed(name).whole for name in names) or None, timeout_seconds=timeout_seconds
-        )
-        assert found, "\n".join(self.passed(name).line() for name in names)
+        try:
+            self.collector.wait_for(lambda: all(self.passed(name).whole for name in names), "whole traces", seconds)
+        except AssertionError as error:
+            raise AssertionError("\n".join([*(self.passed(name).line() for name in names), str(error)])) from None
 
     def _wire(self, name: str) -> Any:
         return wire_to(self.server.ws_url, self.server.token(f"user-{_word(name)}"))
@@ -149,12 +159,73 @@ def _word(name: str) -> str:
 
 
 @contextlib.contextmanager
-def traffic(folder: Path, collector: Collector, backend: Recording, **environ: str) -> Iterator[Traffic]:
-    """A server and a service that report to this Collector."""
+def traffic(folder: Path, collector: Collector, *backends: Recording, **environ: str) -> Iterator[Traffic]:
+    """A server and a service that report to this Collector, which sends to these back ends, one after the other."""
     agents = [part for name in AGENTS for part in ("--agent", name)]
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "TRACEWIRE_DRAIN_GRACE_SECONDS": "0", **environ}
     with (
         PriceService(collector.endpoint) as service,
         ServerProcess(folder / "data", *agents, environ=variables, cwd=TESTS) as server,
     ):
-        yield Traffic(server, collector, service, backend)
+        runs = Traffic(server, collector, service)
+        runs.backends.extend(backends)
+        yield runs
+
+
+class Backend(OtlpReceiver):
+    """A receiver that is away when it is left: also for who still holds a connection to it."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        super().__init__(port=port)
+        self._away = False
+
+    def _add(self, spans: Iterable[RecordedSpan]) -> None:
+        if self._away:
+            raise ConnectionResetError
+        super()._add(spans)
+
+    def __exit__(self, *details: object) -> None:
+        self._away = True
+        super().__exit__(*details)
+
+
+@contextlib.contextmanager
+def refusing_backend() -> Iterator[str]:
+    """The URL of a back end that takes nothing, and wants nothing again."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def send_spans(collector: Collector, *, traces: int, spans_each: int) -> int:
+    """Send so many whole traces, each a root and its children; the status of the answer."""
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for _ in range(traces):
+        trace_id, root_id = os.urandom(16), os.urandom(8)
+        for number in range(spans_each):
+            span = spans.add(name="sent", trace_id=trace_id, start_time_unix_nano=1, end_time_unix_nano=2)
+            span.span_id = os.urandom(8) if number else root_id
+            span.parent_span_id = root_id if number else b""
+    answer = httpx.post(
+        f"{collector.endpoint}/v1/traces",
+        content=request.SerializeToString(),
+        headers={"Content-Type": "application/x-protobuf"},
+        timeout=30,
+    )
+    return answer.status_code
