@@ -19,7 +19,7 @@ help:
 	@echo "make test    every test (REQUIRE_REAL=1: a missing real part fails instead of skipping)"
 	@echo "make check   format, lint, types, import contracts, unit tests; under a minute"
 	@echo "make soak    what takes minutes: ten million events through the ledger, a page in a hidden tab,"
-	@echo "             a million events to people of all habits without one false alarm"
+	@echo "             a million events to people of all habits without one false alarm, a real Collector's whole waits"
 	@echo "make bench   what an event costs, beside a bare uvicorn in the same run"
 	@echo "make bench-delivery  a stalled reader, a long resume, a thousand clients back at once"
 	@echo "make bench-commits      a commit's latency at 20,000 events/s, beside a bare sqlite3 loop"
@@ -78,6 +78,7 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak.ledger 10000000
 	$(BIN)/python -m tests.soak.hidden_tab
 	$(BIN)/python -m tests.soak.alarms
+	$(BIN)/python -m tests.soak.collector
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

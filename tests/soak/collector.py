@@ -25,6 +25,7 @@ if str(TESTS) not in sys.path:  # `python -m tests.soak.collector` begins at the
 from support.collector import Collector  # noqa: E402 # after the path
 from support.collector_config import loaded, seconds  # noqa: E402
 from support.collector_runs import Backend, Traffic, traffic  # noqa: E402
+from support.otelcol import build_collector  # noqa: E402
 
 DECISION_SECONDS: Final = seconds(loaded()["processors"]["tail_sampling"]["decision_wait"])
 MARGIN_SECONDS: Final = 60
@@ -198,6 +199,8 @@ def show(soak: Soak) -> None:
 
 def main() -> int:
     """Do it, print, and judge."""
+    if unbuilt := build_collector():
+        sys.exit(f"there is no Collector: {unbuilt}")
     with tempfile.TemporaryDirectory(prefix="tracewire-collector-") as folder:
         soak = asyncio.run(soak_all(Path(folder)))
     return 0 if all(outcome(runs, name) == expected for runs, name, expected in soak.expected) else 1

@@ -100,6 +100,7 @@ class Traffic:
         async with self._wire(name) as wire:
             run_id = await wire.start_run({"url": self.service.url(_word(name)), "fails": fails}, agent="prices")
             await wire.receive_type("tool_executing")
+            await wire.ack(run_id, len(wire.events(run_id)))
             self._note(name, wire, run_id, spans=1)
             await asyncio.to_thread(self.service.reported, _word(name))
             if then is not None:
