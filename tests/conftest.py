@@ -8,7 +8,7 @@ import pytest
 from support.agents import known_agents
 from support.servers import ServerUnderTest, server_under_test
 
-pytest_plugins = ["no_skip"]
+pytest_plugins = ["no_skip", "tracewire_telemetry.testing.plugin"]
 
 LONGEST = (
     "test_planted_bugs.py", "test_schedules.py", "test_alert_rules.py", "test_crash.py", "test_alerting.py",

@@ -1,155 +1,82 @@
 """Recorders of exported traces: one for a program in this process, one that receives OTLP from another.
 
-Neither sets anything global. Both wait for what is to come instead of sleeping.
+Neither sets anything global. Both wait for what is to come instead of sleeping (`recording`).
 """
 
 import gzip
+import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace, from_otlp, from_sdk
+from tracewire_telemetry.testing.otlp_json import TraceFormatError, spans_from_json
+from tracewire_telemetry.testing.recording import WAIT_SECONDS, LedgerReader, Recording
+from tracewire_telemetry.testing.spans import from_otlp, from_sdk
 
-WAIT_SECONDS = 15.0
-_T = TypeVar("_T")
-
-
-class Recording:
-    """Spans as they came in. Safe to use from several threads."""
-
-    def __init__(self) -> None:
-        self._spans: list[RecordedSpan] = []
-        self._changed = threading.Condition()
-
-    @property
-    def spans(self) -> list[RecordedSpan]:
-        """Everything recorded so far."""
-        with self._changed:
-            return list(self._spans)
-
-    def trace_of_run(self, run_id: str) -> RecordedTrace:
-        """What was recorded of a run's trace so far."""
-        spans = self.spans
-        replays = {span.trace_id for span in spans if _is_replay_root(span)}
-        trace_ids = {span.trace_id for span in spans if span.attributes.get("tracewire.run.id") == run_id} - replays
-        return RecordedTrace(span for span in spans if span.trace_id in trace_ids)
-
-    def replays_of_run(self, run_id: str) -> list[RecordedTrace]:
-        """The traces of replays that came after the run was settled, in the order of their export."""
-        spans = self.spans
-        roots = [span for span in spans if _is_replay_root(span) and span.attributes.get("tracewire.run.id") == run_id]
-        return [RecordedTrace(span for span in spans if span.trace_id == root.trace_id) for root in roots]
-
-    def wait_for_run(self, run_id: str, *, timeout_seconds: float = WAIT_SECONDS) -> RecordedTrace:
-        """Wait until the run's trace is whole, by the span count on its root.
-
-        Blocks the calling thread: from async code, run it in a thread (`asyncio.to_thread`).
-
-        Raises:
-            AssertionError: it did not become whole in time; the message says what is there.
-        """
-
-        def whole(_: Sequence[RecordedSpan]) -> RecordedTrace | None:
-            trace = self.trace_of_run(run_id)
-            return trace if trace.complete else None
-
-        found = self.wait_until(whole, timeout_seconds=timeout_seconds)
-        if found is None:
-            trace = self.trace_of_run(run_id)
-            names = sorted(span.name for span in trace)
-            raise AssertionError(f"the trace of run {run_id} is not whole: {len(names)} spans are here: {names}")
-        return found
-
-    def wait_until(
-        self, look: Callable[[Sequence[RecordedSpan]], _T | None], *, timeout_seconds: float = WAIT_SECONDS
-    ) -> _T | None:
-        """Wait until `look` finds something in the spans; `None` where it does not in time."""
-        found: list[_T] = []
-
-        def looked() -> bool:
-            seen = look(self._spans)
-            if seen is not None:
-                found.append(seen)
-            return bool(found)
-
-        with self._changed:
-            self._changed.wait_for(looked, timeout_seconds)
-        return found[0] if found else None
-
-    def _add(self, spans: Iterable[RecordedSpan]) -> None:
-        with self._changed:
-            self._spans.extend(spans)
-            self._changed.notify_all()
-
-
-def _is_replay_root(span: RecordedSpan) -> bool:
-    return not span.parent_id and span.name == "send replay"
+__all__ = ["WAIT_SECONDS", "InProcessRecorder", "LedgerReader", "OtlpReceiver", "Recording"]
+_OTHER_SIGNALS: Final[Mapping[str, Any]] = {
+    "/v1/metrics": ExportMetricsServiceRequest,
+    "/v1/logs": ExportLogsServiceRequest,
+}
 
 
 class InProcessRecorder(Recording, SpanExporter):
-    """An exporter that records: give it to a server of this process, as `Server(settings, exporter=recorder)`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._changed = threading.Condition(threading.RLock())
+    """An exporter that records: give it to a server of this process, as `Server(settings, exporter=recorder)`, or give
+    a program the `provider` that exports to it.
+    """
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Record one batch."""
-        self._add(from_sdk(span) for span in spans)
+        self.add(from_sdk(span) for span in spans)
         return SpanExportResult.SUCCESS
+
+    def provider(self, resource: Mapping[str, Any] | None = None) -> TracerProvider:
+        """A tracer provider whose spans are recorded as they end: pass it to the program, as in
+        `FlaskInstrumentor().instrument_app(app, tracer_provider=recorder.provider())`. It is nobody's global one.
+        """
+        own = TracerProvider(
+            resource=Resource.create(dict(resource)) if resource is not None else None, shutdown_on_exit=False
+        )
+        own.add_span_processor(SimpleSpanProcessor(self))
+        return own
 
 
 class OtlpReceiver(Recording):
-    """Receives OTLP over HTTP on a free port of loopback, or on this one. Use it as a context manager.
+    """Receives OTLP over HTTP (protobuf or JSON, gzipped or not) on a free port of loopback, or on `port`. A context manager.
 
-    `endpoint` goes into `OTEL_EXPORTER_OTLP_ENDPOINT` of the program under test.
+    `environment` is what the program under test needs. Traces become spans; metrics and log records are kept as texts.
+    What cannot be read is answered with 4xx and noted in `problems`, which a wait that fails tells.
     """
 
-    def __init__(self, *, port: int = 0) -> None:
-        super().__init__()
-        self._changed = threading.Condition(threading.RLock())
-        recording = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                length = int(self.headers["Content-Length"])
-                body = self.rfile.read(length)
-                if len(body) < length:  # the program was killed while it sent this
-                    self.close_connection = True
-                    return
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                recording._add(from_otlp(ExportTraceServiceRequest.FromString(body)))
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                if not isinstance(sys.exception(), ConnectionError):  # as above
-                    super().handle_error(request, client_address)
-
-        self._server = Server(("127.0.0.1", port), Handler)
+    def __init__(self, *, port: int = 0, ledger: LedgerReader | None = None) -> None:
+        super().__init__(ledger=ledger)
+        self._server = _ReceivingServer(("127.0.0.1", port), _handler_of(self))
         self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver", daemon=True)
 
     @property
     def endpoint(self) -> str:
         """The base URL; exporters add `/v1/traces`."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a program's OpenTelemetry SDK exports to here, soon after each span."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+        }
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -159,3 +86,76 @@ class OtlpReceiver(Recording):
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _ReceivingServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # the program was killed while it sent this
+            super().handle_error(request, client_address)
+
+
+def _handler_of(recording: Recording) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:  # as above
+                self.close_connection = True
+                return
+            status, why, json_body = 200, "", "json" in self.headers.get("Content-Type", "")
+            try:
+                _take(recording, self.path, body, self.headers.get("Content-Encoding", ""), json_body=json_body)
+            except ValueError as error:
+                status, why = (404, str(error)) if isinstance(error, _NoSuchPathError) else (400, str(error))
+                recording.add_problem(f"POST {self.path}: {why}")
+            answer = (json.dumps({"message": why} if why else {}) if json_body else why).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json" if json_body else "application/x-protobuf")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
+
+
+class _NoSuchPathError(ValueError):
+    pass
+
+
+def _take(recording: Recording, path: str, body: bytes, encoding: str, *, json_body: bool) -> None:
+    """Record one request.
+
+    Raises:
+        ValueError: it cannot be read; the message says why.
+    """
+    if path != "/v1/traces" and path not in _OTHER_SIGNALS:
+        raise _NoSuchPathError("OTLP goes to /v1/traces, /v1/metrics or /v1/logs; set the endpoint without a path")
+    if encoding not in ("", "identity", "gzip"):
+        raise ValueError(f"Content-Encoding {encoding} is not read; use gzip or none")
+    try:
+        content = gzip.decompress(body) if encoding == "gzip" else body
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"the body is not gzip: {error}") from error
+    if json_body:
+        text = content.decode("utf-8")
+        if path == "/v1/traces":
+            recording.add(spans_from_json(text, "the body"))
+        else:
+            recording.add_text(text)
+        return
+    try:
+        message = _OTHER_SIGNALS.get(path, ExportTraceServiceRequest).FromString(content)
+    except Exception as error:  # protobuf's own DecodeError, whose library is not declared
+        raise TraceFormatError(f"the body is no protobuf of OTLP: {error}") from error
+    if isinstance(message, ExportTraceServiceRequest):
+        recording.add(from_otlp(message))
+    else:
+        recording.add_text(str(message))

@@ -8,12 +8,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 
 
+class SpanEvent(Struct, frozen=True):
+    """Something that a span says happened while it lasted; `time_ns` is Unix nanoseconds."""
+
+    name: str
+    time_ns: int
+    attributes: Mapping[str, Any]
+
+
 class RecordedSpan(Struct, frozen=True):
     """One exported span. Ids are lower-case hex, `parent_id` is empty for a root; times are Unix nanoseconds.
 
     `kind` and `status` are OpenTelemetry's names in lower case: `internal`, `producer`, …; `unset`, `ok`, `error`.
-    `links` are (trace id, span id). `sampled` is the flag of the span's context; the SDK's OTLP exporter leaves it out,
-    so that over OTLP it is always false.
+    `links` are (trace id, span id), their attributes are in `link_attributes`, in the same order. `sampled` is the flag
+    of the span's context; the SDK's OTLP exporter leaves it out, so that over OTLP it is always false.
     """
 
     name: str
@@ -29,6 +37,10 @@ class RecordedSpan(Struct, frozen=True):
     scope: str
     resource: Mapping[str, Any]
     sampled: bool
+    status_message: str = ""
+    events: tuple[SpanEvent, ...] = ()
+    scope_version: str = ""
+    link_attributes: tuple[Mapping[str, Any], ...] = ()
 
 
 class RecordedTrace:
@@ -56,6 +68,11 @@ class RecordedTrace:
             raise AssertionError(f"{len(roots)} roots in a trace of {len(self.spans)} spans: {[s.name for s in roots]}")
         return roots[0]
 
+    @property
+    def orphans(self) -> list[RecordedSpan]:
+        """The spans whose parent the trace does not hold, roots left out."""
+        return [span for span in self.spans if span.parent_id and span.parent_id not in self._by_id]
+
     def parent(self, span: RecordedSpan) -> RecordedSpan | None:
         """The span's parent, `None` where the trace does not hold it."""
         return self._by_id.get(span.parent_id)
@@ -79,6 +96,8 @@ class RecordedTrace:
         found = [] if self.spans else ["the trace is empty"]
         if len(self._by_id) != len(self.spans):
             found.append(f"{len(self.spans) - len(self._by_id)} span ids are repeated")
+        if len(trace_ids := {span.trace_id for span in self.spans}) > 1:
+            found.append(f"the spans are of {len(trace_ids)} traces: {sorted(trace_ids)}")
         for span in self.spans:
             parent = self.parent(span)
             if span.parent_id and parent is None:
@@ -108,6 +127,10 @@ def from_sdk(span: ReadableSpan) -> RecordedSpan:
         scope=span.instrumentation_scope.name if span.instrumentation_scope else "",
         resource=dict(span.resource.attributes),
         sampled=bool(context.trace_flags.sampled),
+        status_message=span.status.description or "",
+        events=tuple(SpanEvent(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events),
+        scope_version=(span.instrumentation_scope.version or "") if span.instrumentation_scope else "",
+        link_attributes=tuple(dict(link.attributes or {}) for link in span.links),
     )
 
 
@@ -131,6 +154,10 @@ def from_otlp(request: ExportTraceServiceRequest) -> Iterator[RecordedSpan]:
                     scope=scope_spans.scope.name,
                     resource=resource,
                     sampled=bool(span.flags & 1),
+                    status_message=span.status.message,
+                    events=tuple(SpanEvent(e.name, e.time_unix_nano, _attributes(e.attributes)) for e in span.events),
+                    scope_version=scope_spans.scope.version,
+                    link_attributes=tuple(_attributes(link.attributes) for link in span.links),
                 )
 
 
