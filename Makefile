@@ -79,6 +79,7 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak.hidden_tab
 	$(BIN)/python -m tests.soak.alarms
 	$(BIN)/python -m tests.soak.collector
+	$(BIN)/python -m tests.soak.witnesses
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
@@ -99,6 +100,8 @@ lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(UV_COMPILE) --group run pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --group run --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV_COMPILE) -c requirements-dev.lock pyproject.toml examples/agent/requirements.in -o examples/agent/requirements.lock
+	$(UV_COMPILE) pyproject.toml examples/web/requirements.in -o examples/web/requirements.lock
 
 types: $(RUNTIME)
 	$(BIN)/python -m tracewire.gateway.typescript

@@ -270,7 +270,7 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
 
 def locks() -> list[Path]:
     """Every lock of Python packages."""
-    return sorted(ROOT.glob("requirements*.lock"))
+    return sorted([*ROOT.glob("requirements*.lock"), *ROOT.glob("examples/*/requirements.lock")])
 
 
 @pytest.mark.parametrize("path", locks(), ids=named)

@@ -46,6 +46,7 @@ def assert_chain(
     Raises:
         AssertionError: it does not, or is empty; names the event and the link.
     """
+    __tracebackhide__ = True
     trace = some(run.trace if isinstance(run, HasTrace) else run)
     found = events_traced(trace)
     said = [*_broken_links(found), *_order_problems(found, events), *_root_problems(trace, outcome)]

@@ -50,6 +50,7 @@ def assert_count(
     at_most: int | None = None,
 ) -> list[RecordedSpan]:
     """So many spans are there, by start: exactly `count`, or within the limits."""
+    __tracebackhide__ = True
     if count is None and at_least is None and at_most is None:
         raise ValueError("assert_count needs count, at_least or at_most")
     whole = some(trace)
@@ -69,6 +70,7 @@ def assert_count(
 
 def assert_absent(trace: Iterable[RecordedSpan], which: Which) -> None:
     """No such span is there."""
+    __tracebackhide__ = True
     whole = some(trace)
     if found := spans_of(whole, which):
         under = [parent.name for span in found if (parent := whole.parent(span)) is not None]
@@ -78,6 +80,7 @@ def assert_absent(trace: Iterable[RecordedSpan], which: Which) -> None:
 
 def assert_order(trace: Iterable[RecordedSpan], *which: Which, one_after_another: bool = False) -> None:
     """The spans began in this order, by the first of each; with `one_after_another`, each when the one before ended."""
+    __tracebackhide__ = True
     whole = some(trace)
     firsts: list[RecordedSpan] = [assert_count(whole, wanted, at_least=1)[0] for wanted in which]
     for before, after in itertools.pairwise(firsts):
@@ -93,6 +96,7 @@ def assert_links(
     trace: Iterable[RecordedSpan], which: Which, targets: Sequence[RecordedSpan | tuple[str, str]]
 ) -> None:
     """Each such span links to exactly these: spans, or (trace id, span id) in hex."""
+    __tracebackhide__ = True
     wanted = [(t.trace_id, t.span_id) if isinstance(t, RecordedSpan) else t for t in targets]
     for span in assert_count(trace, which, at_least=1):
         if sorted(span.links) != sorted(wanted):
@@ -105,6 +109,7 @@ def assert_shares(trace: Iterable[RecordedSpan], budgets: Mapping[str, float]) -
 
     A ratio holds on a slow machine too, as long as it is about where the time goes, and not how much there is.
     """
+    __tracebackhide__ = True
     whole = some(trace)
     root = whole.root
     duration = root.end_ns - root.start_ns
@@ -133,6 +138,7 @@ def assert_no_secret(
     Raises:
         AssertionError: one does, or a signal is empty. The message says where, and shows no more than its beginning.
     """
+    __tracebackhide__ = True
     if not signals:
         raise ValueError("assert_no_secret needs what is to be searched")
     known = [value for value in values if value]

@@ -54,6 +54,7 @@ class Conversation:
 
     def __init__(self, socket: ClientConnection, until: float, on_event: OnEvent | None) -> None:
         self.events: list[Frame] = []
+        self.acked_seq = 0
         self._socket = socket
         self._until = until
         self._on_event = on_event
@@ -88,12 +89,15 @@ class Conversation:
             raise AssertionError(f"the server refused the run: {answer['code']}: {answer['message']}")
         return answer
 
-    def receive_run(self, run_id: str) -> None:
-        """Take the run's events up to the terminal one."""
+    def receive_run(self, run_id: str, *, ack: bool) -> None:
+        """Take the run's events up to the terminal one; with `ack`, ack each that came in order and without a gap."""
         while True:
             frame = self.receive()
             if frame["type"] in EVENT_NAMES and frame["run_id"] == run_id:
                 self.events.append(frame)
+                if ack and frame.get("first_seq", frame["seq"]) == self.acked_seq + 1:
+                    self.acked_seq = frame["seq"]
+                    self.send({"type": "ack", "run_id": run_id, "seq": self.acked_seq, "count": self.acked_seq})
                 answer = self._on_event(frame) if self._on_event is not None else None
                 if answer is not None:
                     self.send(answer)

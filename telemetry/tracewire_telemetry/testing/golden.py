@@ -30,6 +30,7 @@ def golden_text(
     Raises:
         AssertionError: it is empty, or no whole tree: what was cut off would be kept as right.
     """
+    __tracebackhide__ = True
     return text_of(_nodes(trace, varies, leave_out, replace, remote_parent=remote_parent))
 
 
@@ -49,6 +50,7 @@ def assert_golden(
         AssertionError: it is not, or is empty, or no whole tree; the message holds a diff.
         GoldenFormatError: the golden text cannot be read.
     """
+    __tracebackhide__ = True
     expected = parsed(golden, where)
     actual = _nodes(trace, varies, leave_out, replace, remote_parent=remote_parent)
     problems = list(_compared(expected, actual, "the trace"))
@@ -109,6 +111,7 @@ class GoldenTraces:
         Raises:
             AssertionError: it differs; or there is no golden trace yet.
         """
+        __tracebackhide__ = True
         whole, path = some(trace), self.path(name)
         if budgets and self._with_budgets:
             assert_shares(whole, budgets)
@@ -140,6 +143,7 @@ def _nodes(
     *,
     remote_parent: bool,
 ) -> list[Node]:
+    __tracebackhide__ = True
     whole: RecordedTrace = some(trace)
     assert_whole(whole, remote_parent=remote_parent)
     normaliser = Normaliser(whole, varies=varies, leave_out=leave_out, replace=replace)

@@ -107,6 +107,8 @@ def _test(slug: str, source: str, trace: RecordedTrace, program: Program, *, rem
     """The text of the test's file."""
     option = ", remote_parent=True" if remote_parent else ""
     opening = f'"""The trace of {_one_line(source)}, held against what the program shows now."""\n'
+    service = str(trace.spans[0].resource.get("service.name", ""))
+    resource = json.dumps({"service.name": service}, ensure_ascii=False) if service else ""
     began = trace.spans[0].trace_id[:8]
     what = f'    """As in trace {began}…; `pytest --update-traces` keeps what the program shows now."""\n'
     if program.agent:
@@ -122,7 +124,9 @@ def _test(slug: str, source: str, trace: RecordedTrace, program: Program, *, rem
             f"{opening}\nimport os\nimport subprocess\n\n"
             f"COMMAND = {_listed(shlex.split(program.command))}\n\n\n"
             f"def test_{slug}(otlp_receiver, golden_trace):\n{what}"
-            "    subprocess.run(COMMAND, env=os.environ | otlp_receiver.environment, check=True, timeout=60)\n"
+            f"    own = {resource.replace('service.name', 'OTEL_SERVICE_NAME') or '{}'}\n"
+            "    environ = os.environ | otlp_receiver.environment | own\n"
+            "    subprocess.run(COMMAND, env=environ, check=True, timeout=60)\n"
             f"    golden_trace(otlp_receiver.wait_for_trace(spans={len(trace)}){option})\n"
         )
     if program.call:
@@ -132,7 +136,7 @@ def _test(slug: str, source: str, trace: RecordedTrace, program: Program, *, rem
         return (
             f"{opening}\nfrom {module} import {function}\n\n\n"
             f"def test_{slug}(trace_recorder, golden_trace):\n{what}"
-            f"    {function}(trace_recorder.provider())\n"
+            f"    {function}(trace_recorder.provider({resource}))\n"
             f"    golden_trace(trace_recorder.wait_for_trace(spans={len(trace)}){option})\n"
         )
     return (
@@ -141,7 +145,7 @@ def _test(slug: str, source: str, trace: RecordedTrace, program: Program, *, rem
         '    """Do what shows this trace, with spans by this tracer provider."""\n'
         '    raise NotImplementedError("say here how your program is run")\n\n\n'
         f"def test_{slug}(trace_recorder, golden_trace):\n{what}"
-        "    run_the_program(trace_recorder.provider())\n"
+        f"    run_the_program(trace_recorder.provider({resource}))\n"
         f"    golden_trace(trace_recorder.wait_for_trace(spans={len(trace)}){option})\n"
     )
 

@@ -72,6 +72,7 @@ class Recording:
             AssertionError: it did not become whole in time; the message says what is here, which links of which event
                 are not, and, where there is a ledger to ask, who has not acked.
         """
+        __tracebackhide__ = True
 
         def whole(_: Sequence[RecordedSpan]) -> RecordedTrace | None:
             trace = self.trace_of_run(run_id)
@@ -104,6 +105,7 @@ class Recording:
         Raises:
             AssertionError: none came in time; the message says which traces did, and what they lacked.
         """
+        __tracebackhide__ = True
         least = 1 if spans is None else spans
 
         def lacks(trace: RecordedTrace) -> str:

@@ -126,7 +126,7 @@ class ServedAgent:
             user_id: whose run it is.
             input_value: the agent's input.
             agent: the agent's name; by default the one that was given to the server.
-            ack: whether the client acks what it got.
+            ack: whether the client acks what it gets.
             on_event: is shown each event as it comes, and may give a frame to send back.
             timeout_seconds: how long the run may take, and then its trace.
 
@@ -134,6 +134,7 @@ class ServedAgent:
             AssertionError: the run did not end in time, or its trace did not come; the message says what did come, what
                 is open, and what the server still waits for.
         """
+        __tracebackhide__ = True
         before = self.scrape()
         with connect(
             "ws" + self.url.removeprefix("http") + "/ws",
@@ -148,14 +149,13 @@ class ServedAgent:
             accepted = conversation.start(name, input_value)
             run_id = accepted["run_id"]
             try:
-                conversation.receive_run(run_id)
+                conversation.receive_run(run_id, ack=ack)
             except (TimeoutError, ConnectionClosed) as error:
                 raise AssertionError(self._unfinished(run_id, conversation.events, timeout_seconds, error)) from None
-            acked = conversation.events[-1]["seq"] if ack else 0
-            if acked:
-                conversation.send({"type": "ack", "run_id": run_id, "seq": acked, "count": acked})
             trace = self.receiver.wait_for_run(run_id, timeout_seconds=timeout_seconds)
-        return TracewireRun(user_id, run_id, name, conversation.events, acked, trace, before, self.scrape())
+        return TracewireRun(
+            user_id, run_id, name, conversation.events, conversation.acked_seq, trace, before, self.scrape()
+        )
 
     def _only(self, agents: Sequence[Any]) -> str:
         names = [str(found["name"] if isinstance(found, dict) else found) for found in agents]

@@ -19,6 +19,7 @@ def some(trace: Iterable[RecordedSpan]) -> RecordedTrace:
     Raises:
         AssertionError: it is empty: a check of nothing would always pass.
     """
+    __tracebackhide__ = True
     whole = trace if isinstance(trace, RecordedTrace) else RecordedTrace(trace)
     if not len(whole):
         raise AssertionError(
@@ -39,6 +40,7 @@ def assert_whole(trace: Iterable[RecordedSpan], *, remote_parent: bool = False) 
     Raises:
         AssertionError: it is not, or it is empty; every breach is named.
     """
+    __tracebackhide__ = True
     whole = some(trace)
     said = whole.problems()
     roots = top_spans(whole, remote_parent=remote_parent)
@@ -75,6 +77,7 @@ def assert_tree(
     Raises:
         AssertionError: it is not, or it is empty; shows the two trees side by side and names every difference.
     """
+    __tracebackhide__ = True
     if not expected:
         raise ValueError("assert_tree needs the tree that is expected: assert_tree(trace, span(…))")
     whole = some(trace)

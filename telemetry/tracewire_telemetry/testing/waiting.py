@@ -72,7 +72,7 @@ def _by_ledger(ledger: Mapping[str, Any]) -> Iterator[str]:
     followers = ledger.get("sockets", 0)
     outcome = ledger["outcome"]
     state = f"ended as {outcome}" if outcome else "is still open: no terminal event was emitted"
-    yield f"the run of user {user}, agent {ledger['agent']}, {state}; {followers} sockets follow it"
+    yield f"the run of user {user}, agent {ledger['agent']}, {state}; sockets that follow it: {followers}"
     for row in events:
         absent = [link.value for link in LINKS if row.get(link.value) is None]
         if absent:

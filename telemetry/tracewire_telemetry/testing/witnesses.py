@@ -87,6 +87,7 @@ def assert_witnesses_agree(
         DisagreementError: they do not; names user, run, event, link, and the witness that differs.
         AssertionError: a witness has nothing to say: an agreement on nothing would always hold.
     """
+    __tracebackhide__ = True
     by_client = [event for record in clients for event in events_received(record)]
     by_trace = [event for trace in traces for event in events_traced(trace)]
     counted = events_counted(metrics_before, metrics_after)
