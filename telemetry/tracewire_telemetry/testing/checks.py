@@ -150,7 +150,7 @@ def assert_no_secret(
             raise AssertionError(f"signal {number} is empty: nothing was searched for secrets")
         for where, key, text in places:
             if (secret := _secret_in(key, text, known, expressions)) is not None:
-                said.append(f"{where} holds a secret: {_masked(secret)}")
+                said.append(f"{where.replace(secret, '…')} holds a secret: {_masked(secret)}")
     if said:
         raise AssertionError("\n  ".join([f"{len(said)} secrets were let out", *said[:20]]))
 
