@@ -2,7 +2,7 @@
 chain in one line and three witnesses. Nothing here runs in a server.
 
 `recorder` and `recording` take spans in, `otlp_json` reads files; `patterns`, `matching` and `trees` are the exact
-tree, `checks` what else can be asked, `golden` with `golden_text` and `normalising` the golden traces, `importing` a
+tree, `checks` what else can be asked, `golden` with `golden_format` and `normalising` the golden traces, `importing` a
 golden test from an exported trace; `runs`, `chains`, `witnesses`, `served` and `conversations` are for Tracewire,
 `plugin` is for pytest. What testers need can be had from here, and is imported when it is asked for.
 """

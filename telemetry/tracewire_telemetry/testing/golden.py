@@ -5,13 +5,14 @@ or that overlapped, may come in any; the others must not run in the opposite one
 """
 
 import difflib
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tracewire_telemetry.testing.checks import assert_shares
-from tracewire_telemetry.testing.golden_text import GoldenFormatError, Node, nodes_of, parsed, text_of
+from tracewire_telemetry.testing.golden_format import GoldenFormatError, Node, nodes_of, parsed, text_of
 from tracewire_telemetry.testing.normalising import Normaliser
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
 from tracewire_telemetry.testing.trees import assert_whole, some, top_spans
@@ -131,8 +132,10 @@ class GoldenTraces:
 
 
 def file_name(name: str) -> str:
-    """The name as a file can be called."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "trace"
+    """The name as a file can be called; of names that differ in what a file cannot hold, each has its own."""
+    readable = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "trace"
+    told_apart = re.fullmatch(r"[\w.:\[\]-]+", name) is not None
+    return readable if told_apart else f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _nodes(
@@ -177,10 +180,14 @@ def _reversed(pairs: Sequence[tuple[Node, Node]], under: str) -> Iterator[str]:
                 latest[group[id(ended)]] = max(
                     latest.get(group[id(ended)], ended), ended, key=lambda node: position[id(node)]
                 )
-        for number, before in latest.items():
-            if position[id(before)] > position[id(now)] and (not number or number != group[id(now)]):
-                yield f"under {under} {now.line} ran after {before.line}, must run before it"
-                break
+        wrongly = [
+            before
+            for number, before in latest.items()
+            if position[id(before)] > position[id(now)] and (not number or number != group[id(now)])
+        ]
+        if wrongly:
+            before = max(wrongly, key=lambda node: position[id(node)])
+            yield f"under {under} {now.line} ran after {before.line}, must run before it"
 
 
 def _paired(expected: Sequence[Node], actual: Sequence[Node]) -> list[tuple[Node, Node]]:

@@ -1,6 +1,5 @@
 """The pytest plugin: fixtures and options of the trace kit. It imports nothing of its own until a fixture is used."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ def golden_trace(request: pytest.FixtureRequest) -> "GoldenTraces":
     from tracewire_telemetry.testing.golden import GoldenTraces
 
     path: Path = request.path
-    name = re.sub(r"^.*::", "", request.node.nodeid.partition("::")[2] or request.node.name)
+    name = request.node.nodeid.partition("::")[2] or request.node.name
     return GoldenTraces(
         path.with_name(f"{path.stem}.traces"),
         name,
