@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from support.servers import ServerProcess
+from support.servers import FIVE, ServerProcess
 from support.wire import Frame, Wire, contract_problems, wire_to
 from tracewire_telemetry.catalog import SPANS_PER_RUN_MAX, Attribute
+from tracewire_telemetry.testing import GoldenTraces, assert_chain
 from tracewire_telemetry.testing.recorder import OtlpReceiver
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
 
@@ -112,14 +113,16 @@ def expected_shapes(events: list[Frame], *, sends: int = 1, settled: bool = True
     return expected
 
 
-async def test_a_run_exports_exactly_the_spans_of_its_chain(traced: Traced) -> None:
-    """Names, kinds and parents are those of telemetry.md §2, none starts before its parent, and the root counts all."""
+async def test_a_run_exports_exactly_the_spans_of_its_chain(traced: Traced, golden_trace: GoldenTraces) -> None:
+    """Names, kinds, parents and attributes are those of telemetry.md §2, none starts before its parent, the root counts
+    all; the golden trace shows it whole.
+    """
     events = await traced.run("exact", "five")
     trace = traced.trace(events[0]["run_id"])
+    assert_chain(trace, events=FIVE, user_id="exact")
     assert Counter(shape(trace, span) for span in trace) == expected_shapes(events)
     assert trace.root.attributes[Attribute.SPAN_COUNT] == len(trace) == 2 + 4 * 5
-    assert trace.root.attributes[Attribute.CHAIN_COMPLETE] is True
-    assert trace.root.status == "unset"
+    golden_trace(trace)
 
 
 async def test_every_span_says_whose_it_is_and_which_link_it_shows(traced: Traced) -> None:

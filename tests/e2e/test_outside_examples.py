@@ -39,7 +39,7 @@ def test_somebodys_agent_is_tested_in_ten_lines(agent: FreshProject) -> None:
     code, said = agent.run("-c", "import tracewire_telemetry as found; print(found.__file__)")
     assert (code, "site-packages" in said) == (0, True), said
     code, said = agent.test()
-    assert (code, "1 passed" in said) == (0, True), said
+    assert (code, "2 passed" in said) == (0, True), said
 
 
 def test_a_tool_that_never_completes_can_be_read_off_the_failure(agent: FreshProject, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_tool_that_never_completes_can_be_read_off_the_failure(agent: FreshPro
         "kettle_agent.py", "    return STOCK", "    await __import__('asyncio').Event().wait()\n    return STOCK"
     )
     broken.change("tests/test_kettle_agent.py", "timeout_seconds=10", "timeout_seconds=3")
-    code, said = broken.test("--tb=short")
+    code, said = broken.test("--tb=short", "tests/test_kettle_agent.py")
     print(said)
     assert code == 1
     for part in (

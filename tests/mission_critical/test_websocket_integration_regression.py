@@ -14,7 +14,6 @@ import subprocess
 import sys
 import weakref
 from asyncio import AbstractEventLoop
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -65,11 +64,13 @@ from tracewire.eventlog.sqlite import SqliteEventLog
 from tracewire.gateway.transport import SocketTransport
 from tracewire.main import Server
 from tracewire.wiring import TITLES, broken, check_wiring
-from tracewire_telemetry.testing.spans import RecordedTrace
-from tracewire_telemetry.vocabulary import EVENT_TYPES, LINKS, Link
+from tracewire_telemetry.testing import assert_whole
+from tracewire_telemetry.testing.runs import events_traced
+from tracewire_telemetry.vocabulary import EVENT_TYPES, LINKS
 
 pytestmark = [pytest.mark.mission_critical, pytest.mark.no_skip]
 
+EVERY_LINK = tuple(link.value for link in LINKS)
 LINK_NAMES = ("L1", "L2", "L3", "L4", "L5", "L6")
 TESTS = Path(__file__).parents[1]
 
@@ -91,10 +92,9 @@ async def test_s14_the_checks_say_of_each_link_that_it_holds(chain: ServerUnderT
     delivered = runs[0]
     assert delivered.last_seq == delivered.acked_seq > 0
     trace = await chain.trace(delivered.run_id)
-    assert trace.problems() == []
-    every_seq = list(range(1, delivered.last_seq + 1))
-    for link in LINKS[1:]:
-        assert (link, sorted(seqs_at(trace, link))) == (link, every_seq)
+    assert_whole(trace)
+    crossed = [(event.seq, event.links) for event in events_traced(trace)]
+    assert [(seq, EVERY_LINK) for seq in range(1, delivered.last_seq + 1)] == crossed
 
 
 async def test_s14_the_checks_leave_nothing_behind(chain: ServerUnderTest) -> None:
@@ -126,14 +126,6 @@ async def test_s14_a_broken_link_is_named(
     assert behind == [check.message for check in checks[number + 1 :]]
     monkeypatch.undo()
     await s14_the_complete_chain(chain, user_id=USERS[1])
-
-
-def seqs_at(trace: RecordedTrace, link: Link) -> Iterator[int]:
-    """The seqs that crossed this link by the trace; a burst of deltas has one span."""
-    for span in trace:
-        if span.attributes.get("tracewire.link") == link.value:
-            first = span.attributes["tracewire.event.seq"]
-            yield from range(first, span.attributes.get("tracewire.event.last_seq", first) + 1)
 
 
 # S15: business continuity.

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from tracewire.gateway.auth import sign_token
 from tracewire.main import Server, running
 from tracewire.settings import Settings, load_settings
 from tracewire_telemetry.testing.recorder import InProcessRecorder
+from tracewire_telemetry.testing.served import ledger_at
 from tracewire_telemetry.testing.spans import RecordedTrace
 
 FIVE = ("agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed")
@@ -60,6 +62,7 @@ async def server_under_test(
     recorder = InProcessRecorder()
     settings = settings_for(data_dir, **overrides)
     async with running(settings, agents=agents, exporter=recorder, environ={}) as server:
+        recorder.ledger = partial(ledger_at, server.ops_url)
         yield ServerUnderTest(server, recorder)
 
 

@@ -1,7 +1,9 @@
 """The pytest plugin: what it costs to have it, its fixtures and options, in projects made for the purpose."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -174,3 +176,35 @@ def test_the_command_writes_a_test_that_fails_until_it_says_how_the_program_is_r
     done = pytester.runpytest_subprocess("-p", PLUGIN, "-p", "no:cacheprovider", "--rootdir=.", "-c", os.devnull,
                                          "-o", "pythonpath=.", "tests")  # fmt: skip
     assert done.ret == 0, done.outlines
+
+
+GUIDE = Path(kit.__file__).with_name("README.md")
+
+
+def test_every_name_in_the_guide_is_there() -> None:
+    """Its code compiles, what it imports exists, its fixtures and options are those of the plugin."""
+    text = GUIDE.read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > 5
+    imported = {
+        alias.name
+        for block in blocks
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and node.module == "tracewire_telemetry.testing"
+        for alias in node.names
+    }
+    said = imported | set(re.findall(r"`(assert_\w+|read_traces|some_events)", text))
+    assert [name for name in sorted(said) if not hasattr(kit, name)] == []
+    source = Path(kit.__file__).with_name("plugin.py").read_text(encoding="utf-8")
+    taken = {
+        name for block in blocks for line in re.findall(r"def test_\w+\((.*?)\)", block) for name in line.split(", ")
+    }
+    assert [name for name in sorted(taken - {"trace"}) if f"def {name}(" not in source] == []
+    assert [option for option in set(re.findall(r"pytest (--[\w-]+)", text)) if f'"{option}"' not in source] == []
+
+
+def test_what_the_guide_shows_of_a_recorder_runs(pytester: pytest.Pytester) -> None:
+    """Its first example, as it stands there."""
+    first = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[0]
+    pytester.makepyfile(test_guide=first)
+    assert run(pytester)[0] == 0

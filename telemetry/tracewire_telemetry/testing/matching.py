@@ -80,7 +80,8 @@ class Matcher:
                 if count >= item.least:
                     yield position + count
         else:
-            for end in range(len(spans), position - 1, -1):
+            fewest, most = sum(map(_least, item.items)), sum(map(_most, item.items))
+            for end in range(min(len(spans), position + most), position + fewest - 1, -1):
                 if self._shares_out(item.items, spans[position:end]):
                     yield end
 
@@ -89,10 +90,13 @@ class Matcher:
         patterns = [item.pattern if isinstance(item, Repeated) else item for item in items]
         fits = [[self.matches(pattern, found) for found in spans] for pattern in patterns]
         owed = [i for i, item in enumerate(items) for _ in range(_least(item))]
-        slots = [i for i, item in enumerate(items) for _ in range(min(_most(item), len(spans)))]
+        # What a pattern without a limit takes needs no place of its own.
+        unlimited = [row for row, item in zip(fits, items, strict=True) if _most(item) >= len(spans)]
+        needing = [j for j in range(len(spans)) if not any(row[j] for row in unlimited)]
+        places = [i for i, item in enumerate(items) if _most(item) < len(spans) for _ in range(_most(item))]
         # Where one way covers all that is owed and another all the spans, there is one that covers both.
-        return _covered(len(owed), len(spans), lambda slot, j: fits[owed[slot]][j]) and _covered(
-            len(spans), len(slots), lambda j, slot: fits[slots[slot]][j]
+        return _covered(len(owed), len(spans), lambda place, j: fits[owed[place]][j]) and _covered(
+            len(needing), len(places), lambda j, place: fits[places[place]][needing[j]]
         )
 
     # Side by side.
@@ -144,6 +148,17 @@ class Matcher:
         self, wanted: Sequence[tuple[SpanPattern, bool]], spans: Sequence[RecordedSpan]
     ) -> list[tuple[SpanPattern | None, bool, RecordedSpan | None]]:
         """The cheapest way to lay the two sequences beside each other, without crossing."""
+        alike = 0
+        while alike < min(len(wanted), len(spans)) and self.matches(wanted[alike][0], spans[alike]):
+            alike += 1
+        same: list[tuple[SpanPattern | None, bool, RecordedSpan | None]] = [
+            (pattern, must, found) for (pattern, must), found in zip(wanted[:alike], spans[:alike], strict=True)
+        ]
+        return same + self._laid_out(wanted[alike:], spans[alike:])
+
+    def _laid_out(
+        self, wanted: Sequence[tuple[SpanPattern, bool]], spans: Sequence[RecordedSpan]
+    ) -> list[tuple[SpanPattern | None, bool, RecordedSpan | None]]:
         rows, columns = len(wanted), len(spans)
         cost = [[0.0] * (columns + 1) for _ in range(rows + 1)]
         for i in range(rows, -1, -1):

@@ -34,6 +34,8 @@ VARIES: Final = (
     "*.uptime",
 )
 """Attributes whose values differ from run to run: a golden trace holds that they are there, as `<varies>`."""
+LEFT_OUT: Final = ("tracewire.keep.reason",)
+"""Attributes that do not count: a trace may be kept for being slow; errors and incidents have other signs."""
 IDS: Final = ("*.id", "*_id", "*.ids", "*.uuid", "enduser.*")
 """Attributes whose values are ids. One that stands on the root is called by its name wherever else it occurs."""
 _ROOT_IDS_CHARACTERS_MIN: Final = 6
@@ -71,7 +73,7 @@ class Normaliser:
         replace: Mapping[str, str] | None = None,
     ) -> None:
         self._varies = (*VARIES, *varies)
-        self._leave_out = tuple(leave_out)
+        self._leave_out = (*LEFT_OUT, *leave_out)
         self._replace = [(re.compile(pattern), text) for pattern, text in (replace or {}).items()]
         self._known = dict(sorted(_root_ids(trace).items(), key=lambda item: (-len(item[0]), item[1])))
 

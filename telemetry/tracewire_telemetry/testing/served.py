@@ -104,11 +104,7 @@ class ServedAgent:
 
     def ledger(self, run_id: str) -> dict[str, Any] | None:
         """The run's ledger, from the ops port; `None` where there is none."""
-        try:
-            found: dict[str, Any] = json.loads(self._get(f"/runs/{run_id}/ledger"))
-        except (OSError, ValueError):
-            return None
-        return found
+        return ledger_at(self.ops_url, run_id)
 
     def run(
         self,
@@ -214,6 +210,19 @@ class ServedAgent:
             self._changed.notify_all()
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(self.ops_url + path, timeout=_HTTP_SECONDS) as answer:  # noqa: S310 # loopback
-            text: str = answer.read().decode()
-            return text
+        return _get(self.ops_url + path)
+
+
+def ledger_at(ops_url: str, run_id: str) -> dict[str, Any] | None:
+    """The ledger of a run as a server's ops port answers it; `None` where it does not."""
+    try:
+        found: dict[str, Any] = json.loads(_get(f"{ops_url}/runs/{run_id}/ledger"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=_HTTP_SECONDS) as answer:  # noqa: S310 # a port of a server under test
+        text: str = answer.read().decode()
+        return text
