@@ -114,4 +114,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .tracewire .stack .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf .venv .examples .tracewire .stack .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -119,6 +120,26 @@ def test_what_cannot_be_read_is_refused_and_told_by_the_wait_that_fails(
         receiver.wait_for_trace(timeout_seconds=0)
     assert f"what came could not be read: POST {path}: " in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_a_body_in_chunks_is_taken(receiver: OtlpReceiver) -> None:
+    """As clients send it that do not know its length before."""
+    parts = (json_body()[at : at + 50] for at in range(0, len(json_body()), 50))
+    answer = httpx.post(f"{receiver.endpoint}/v1/traces", content=parts, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert receiver.wait_for_trace().root.name == "GET /"
+
+
+def test_a_program_that_speaks_grpc_is_told_of(receiver: OtlpReceiver) -> None:
+    """It is the default of many SDKs, and would leave the recording empty without a word."""
+    host, _, port = receiver.endpoint.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as grpc:
+        grpc.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert b"505" in grpc.recv(1_000)
+    with pytest.raises(
+        AssertionError, match=r"PRI \* HTTP/2.0.*answered 505: OTLP over HTTP/1.1 is spoken here, not gRPC"
+    ):
+        receiver.wait_for_trace(timeout_seconds=0)
 
 
 def test_metrics_and_logs_are_kept_to_be_searched_for_secrets(receiver: OtlpReceiver) -> None:

@@ -9,7 +9,9 @@ import sys
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any, Final, Self
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -102,9 +104,8 @@ def _handler_of(recording: Recording) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            if len(body) < length:  # as above
+            body = _body(self.rfile, self.headers)
+            if body is None:  # as above
                 self.close_connection = True
                 return
             status, why, json_body = 200, "", "json" in self.headers.get("Content-Type", "")
@@ -120,10 +121,33 @@ def _handler_of(recording: Recording) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(answer)
 
+        def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+            said = f"{self.requestline[:80]!r} was answered {code}: OTLP over HTTP/1.1 is spoken here, not gRPC"
+            recording.add_problem(said)
+            super().send_error(code, message, explain)
+
         def log_message(self, *_: Any) -> None:
             pass
 
     return Handler
+
+
+def _body(stream: BufferedIOBase, headers: Message) -> bytes | None:
+    """The request's body, however its length is told; `None` where the connection ended before it did."""
+    if headers.get("Transfer-Encoding", "").lower() != "chunked":
+        length = int(headers.get("Content-Length") or 0)
+        whole = stream.read(length)
+        return whole if len(whole) == length else None
+    parts: list[bytes] = []
+    while line := stream.readline():
+        size = int(line.partition(b";")[0], 16)
+        part = stream.read(size + 2)  # with the line end after it
+        if len(part) < size + 2:
+            return None
+        if not size:
+            return b"".join(parts)
+        parts.append(part[:size])
+    return None
 
 
 class _NoSuchPathError(ValueError):

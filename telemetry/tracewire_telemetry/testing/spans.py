@@ -49,6 +49,7 @@ class RecordedTrace:
     def __init__(self, spans: Iterable[RecordedSpan]) -> None:
         self.spans = tuple(spans)
         self._by_id = {span.span_id: span for span in self.spans}
+        self._children: dict[str, list[RecordedSpan]] | None = None
 
     def __iter__(self) -> Iterator[RecordedSpan]:
         return iter(self.spans)
@@ -79,7 +80,11 @@ class RecordedTrace:
 
     def children(self, span: RecordedSpan) -> list[RecordedSpan]:
         """The span's children, by start."""
-        return sorted((child for child in self.spans if child.parent_id == span.span_id), key=lambda s: s.start_ns)
+        if self._children is None:
+            self._children = {}
+            for child in sorted(self.spans, key=lambda s: s.start_ns):
+                self._children.setdefault(child.parent_id, []).append(child)
+        return list(self._children.get(span.span_id, ()))
 
     def named(self, name: str) -> list[RecordedSpan]:
         """The spans of that name, by start."""
