@@ -13,8 +13,8 @@ from support.agents import streams as streams_agent
 from support.servers import FIVE, ServerUnderTest, server_under_test
 from support.wire import wire_to
 from tracewire.engine.agent import spec_of
-from tracewire_telemetry.testing import RecordedTrace, assert_chain, some_events
-from tracewire_telemetry.testing.runs import LINK_NAMES
+from tracewire_telemetry.testing import ClientRecord, RecordedTrace, assert_chain, some_events
+from tracewire_telemetry.testing.runs import LINK_NAMES, events_received
 from tracewire_telemetry.testing.spans import RecordedSpan
 
 Bend = Callable[[RecordedSpan], RecordedSpan | None]
@@ -122,6 +122,23 @@ def test_a_chain_that_was_bent_is_named_by_event_and_link(
         assert_chain(bent, events=FIVE, user_id="ada")
     assert said in str(raised.value)
     assert "seq  event" in str(raised.value)
+
+
+def test_joined_deltas_are_as_many_events_as_they_hold() -> None:
+    """A slow client gets several in one frame (`first_seq`); frames of other runs are not its business."""
+    frames = [
+        {"type": "agent_started", "run_id": "r1", "seq": 1},
+        {"type": "agent_delta", "run_id": "r1", "seq": 4, "first_seq": 2},
+        {"type": "agent_completed", "run_id": "r2", "seq": 5},
+        {"type": "ping", "id": 1},
+    ]
+    received = events_received(ClientRecord("ada", "r1", frames, acked_seq=3))
+    assert [(event.seq, event.event_type, event.whole) for event in received] == [
+        (1, "agent_started", True),
+        (2, "agent_delta", True),
+        (3, "agent_delta", True),
+        (4, "agent_delta", False),
+    ]
 
 
 def test_other_events_than_expected_are_named(traces: dict[str, RecordedTrace]) -> None:

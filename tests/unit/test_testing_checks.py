@@ -75,7 +75,7 @@ def test_a_budget_is_a_share_of_the_roots_duration() -> None:
     with pytest.raises(AssertionError, match="the budget of surprise is about no span"):
         assert_shares(basket(), {"surprise": 1})
     root = made("root", at=(0, 10))
-    side_by_side = [made("a", root, at=(0, 6)), made("a", root, at=(3, 9))]
+    side_by_side = [made("a", root, at=(0, 6)), made("a", root, at=(1, 2)), made("a", root, at=(3, 9))]
     assert_shares([root, *side_by_side], {"a": 0.9})
     with pytest.raises(AssertionError, match="a took 90% of root"):
         assert_shares([root, *side_by_side], {"a": 0.89})

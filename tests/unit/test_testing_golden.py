@@ -169,6 +169,15 @@ def test_more_can_be_left_out_or_replaced() -> None:
     ]
 
 
+def test_an_id_of_the_root_is_called_by_its_name_inside_other_texts_too() -> None:
+    """In names, in values; short ones only where they are the whole value."""
+    root = made("basket of ada-1815", attributes={"user.id": "ada-1815", "lane.id": "7"})
+    child = made("child", root, attributes={"key": "basket:ada-1815:17", "lane": "7", "note": "7 kettles"})
+    text = golden_text([root, child])
+    for part in ("basket of <user.id> [", 'key = "basket:<user.id>:17"', "lane = <lane.id>", 'note = "7 kettles"'):
+        assert part in text
+
+
 def test_an_attribute_like_that_of_the_span_above_is_only_named() -> None:
     """One that is not there is missed all the same."""
     root = made("root", attributes={"tenant": "blue", "lot": 1})

@@ -4,7 +4,7 @@ import gzip
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -18,7 +18,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from support.made_spans import basket, made
 from tracewire_telemetry.testing import InProcessRecorder, OtlpReceiver, Recording, assert_no_secret
-from tracewire_telemetry.testing.spans import RecordedTrace
+from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
 
 
 @pytest.fixture
@@ -158,16 +158,24 @@ def test_the_environment_leads_a_process_to_the_receiver(receiver: OtlpReceiver)
 
 
 def test_a_wait_ends_when_the_trace_comes() -> None:
-    """Woken by the export that makes it whole, from another thread."""
+    """Woken by the export that makes it whole, from another thread, after it had looked in vain."""
     recording = Recording()
     spans = list(basket())
     recording.add(spans[:-1])
-    found: list[RecordedTrace] = []
-    waiting = threading.Thread(target=lambda: found.append(recording.wait_for_trace(timeout_seconds=30)))
+    looked = threading.Event()
+    found: list[int | None] = []
+
+    def look(seen: Sequence[RecordedSpan]) -> int | None:
+        looked.set()
+        return len(seen) if len(seen) == len(spans) else None
+
+    waiting = threading.Thread(target=lambda: found.append(recording.wait_until(look, timeout_seconds=60)))
     waiting.start()
+    assert looked.wait(30)
     recording.add(spans[-1:])
     waiting.join(30)
-    assert [len(trace) for trace in found] == [6]
+    assert found == [6]
+    assert len(recording.wait_for_trace(timeout_seconds=0)) == 6
 
 
 def test_a_wait_for_a_trace_says_what_came_and_what_it_lacks() -> None:

@@ -168,6 +168,15 @@ def test_an_optional_span_may_be_there_once() -> None:
         assert_tree(several(2), wanted)
 
 
+def test_true_is_no_number_and_a_list_is_a_tuple() -> None:
+    """What Python takes for equal is not always; what the SDK turns into another type is."""
+    root = made("root", attributes={"flag": True, "one": 1, "parts": ("a", "b")})
+    assert_tree([root], span("root", attributes={"flag": bool, "one": int, "parts": ["a", "b"]}))
+    for key, wanted in (("flag", int), ("flag", 1), ("one", True), ("one", bool)):
+        with pytest.raises(AssertionError, match=f"attribute {key} is"):
+            assert_tree([root], span("root", attributes={key: wanted}))
+
+
 def test_names_can_be_expressions_and_predicates() -> None:
     """As a route with an id in it."""
     assert_tree(basket(), span(re.compile(r"GET /\w+"), children=ANY))
