@@ -3,12 +3,17 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from support.agents import known_agents
 from support.servers import ServerUnderTest, server_under_test
 
 pytest_plugins = ["no_skip", "tracewire_telemetry.testing.plugin"]
+
+# How long an example takes on a machine with busy cores says nothing of what is tested.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 LONGEST = (
     "test_planted_bugs.py", "test_schedules.py", "test_alert_rules.py", "test_crash.py", "test_alerting.py",

@@ -6,7 +6,11 @@ out: by paths or node ids, then those inside are owed, or by `-k`, then those th
 nothing fails likewise.
 
 What is owed is read from the sources, not from what pytest collected: otherwise a test that is never collected would be
-owed by nobody. It works under pytest-xdist too: workers tell what they deselected, and reports carry their markers.
+owed by nobody. And it is read from a list, a file for people to review (ini option `no_skip_list`): a test that was
+renamed, deleted, or robbed of its marker or of some of its parameters is in no source any more, but in the list. One
+that has the marker and is not in the list fails the run as well, so that the list stays whole.
+
+It works under pytest-xdist too: workers tell what they deselected, and reports carry their markers.
 """
 
 import ast
@@ -17,8 +21,16 @@ from typing import Any, Final
 import pytest
 
 MARKER: Final = "no_skip"
+LIST: Final = "no_skip_list"
 _DESELECTED: Final = "tracewire_no_skip_deselected"
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the list is."""
+    parser.addini(
+        LIST, "file with the node ids of the tests that must not be left out, a line each, from the root folder"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,6 +44,7 @@ class NoSkip:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._listed: tuple[str, ...] | None = None
         self._ran: set[str] = set()
         self._left_out: dict[str, str] = {}
         self._deselected: list[str] = []
@@ -45,6 +58,8 @@ class NoSkip:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what ran, and what only looks as if it had."""
         if MARKER not in report.keywords:
+            if report.nodeid in self._list:
+                self._left_out[report.nodeid] = f"is not marked {MARKER} any more"
             return
         if hasattr(report, "wasxfail"):
             self._left_out[report.nodeid] = "is expected to fail"
@@ -73,6 +88,12 @@ class NoSkip:
             for nodeid in self._owed():
                 if not self._known(nodeid):
                     self._left_out[nodeid] = "was not collected"
+            for nodeid in self._listed_and_owed():
+                if nodeid not in self._ran and not self._left_out.keys() & {nodeid, nodeid.partition("[")[0]}:
+                    self._left_out[nodeid] = f"was not collected, and is in {self._config.getini(LIST)}"
+            if self._config.getini(LIST):
+                unlisted = self._ran.difference(self._list)
+                self._left_out |= dict.fromkeys(unlisted, f"is marked {MARKER}, and not in {self._config.getini(LIST)}")
         self._said = [f"{nodeid} {why}" for nodeid, why in sorted(self._left_out.items())]
         if session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             self._said.append("nothing was run: no test was collected")
@@ -85,6 +106,40 @@ class NoSkip:
             terminalreporter.section("tests that must not be left out", red=True)
             for line in self._said:
                 terminalreporter.line(line)
+
+    @property
+    def _list(self) -> tuple[str, ...]:
+        """The node ids of the list, none where there is none; read once.
+
+        Raises:
+            pytest.UsageError: it cannot be read.
+        """
+        if self._listed is None:
+            name = self._config.getini(LIST)
+            try:
+                text = (self._config.rootpath / name).read_text(encoding="utf-8") if name else ""
+            except OSError as error:
+                raise pytest.UsageError(f"{LIST}: {error}") from error
+            self._listed = tuple(line for line in text.splitlines() if line and not line.startswith("#"))
+        return self._listed
+
+    def _listed_and_owed(self) -> Iterator[str]:
+        """The tests of the list that this run owes by what it was asked for."""
+        if self._config.option.keyword:
+            return
+        if self._config.args_source is not pytest.Config.ArgsSource.ARGS:  # a folder that is gone is passed over then
+            yield from self._list
+            return
+        asked_for = [(path, *_named(argument)) for argument, path in _arguments(self._config)]
+        for nodeid in self._list:
+            file, _, names = nodeid.partition("::")
+            path = self._config.rootpath / file
+            for asked_path, asked_names, parameters in asked_for:
+                inside = path == asked_path or path.is_relative_to(asked_path)
+                asked = asked_names + parameters
+                if inside and (not asked or names == asked or names.startswith((f"{asked}::", f"{asked}["))):
+                    yield nodeid
+                    break
 
     def _known(self, nodeid: str) -> bool:
         noted = (*self._ran, *self._left_out)
@@ -143,9 +198,20 @@ def _names_marker(expressions: Iterable[ast.expr]) -> bool:
 
 def _asked_for(config: pytest.Config) -> Iterator[tuple[Path, str]]:
     """Each path of this run with the part of a node id after it, parameters left out."""
+    for argument, path in _arguments(config):
+        yield path, _named(argument)[0]
+
+
+def _arguments(config: pytest.Config) -> Iterator[tuple[str, Path]]:
+    """What this run was asked for, each with its path."""
     for argument in config.args:
-        path, _, names = argument.partition("::")
-        yield (config.invocation_params.dir / path).resolve(), names.partition("[")[0]
+        yield argument, (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+
+
+def _named(argument: str) -> tuple[str, str]:
+    """The part of a node id after its path: names, and parameters in brackets."""
+    names, bracket, parameters = argument.partition("::")[2].partition("[")
+    return names, bracket + parameters
 
 
 def _relative(file: Path, root: Path) -> str:

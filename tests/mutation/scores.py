@@ -1,0 +1,43 @@
+"""What became of the mutants, as mutmut's own files have it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+KILLED: Final = frozenset({1, 3, 37, 24, 36, -24, 152, 255, -9, -11, 139})
+"""Exit codes of runs in which a test failed or did not come to its end (mutmut's `status_by_exit_code`)."""
+SURVIVED: Final = 0
+UNTESTED: Final = frozenset({5, 33})
+
+
+def results(folder: Path) -> Iterator[tuple[str, str, int | None]]:
+    """Module, mutant and exit code of each mutant; `None` where it was not tried."""
+    for meta in sorted((folder / "mutants" / "src").rglob("*.meta")):
+        module = meta.relative_to(folder / "mutants" / "src").as_posix().removesuffix(".meta")
+        for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
+            yield module, name, code
+
+
+def survivors(folder: Path) -> list[str]:
+    """The mutants that no test noticed, and those that no test even runs."""
+    return [
+        f"{name} (no test runs it)" if code in UNTESTED else name
+        for _, name, code in results(folder)
+        if code == SURVIVED or code in UNTESTED
+    ]
+
+
+def scores(folder: Path) -> Iterator[str]:
+    """A line a module, and one for all of them."""
+    counts: dict[str, list[int]] = {}
+    for module, _, code in results(folder):
+        row = counts.setdefault(module, [0, 0, 0, 0])
+        row[3 if code is None else 1 if code == SURVIVED else 2 if code in UNTESTED else 0] += 1
+    yield f"{'module':<50}{'killed':>8}{'survived':>10}{'untested':>10}{'not tried':>11}{'score':>8}"
+    total = [sum(column) for column in zip(*counts.values(), strict=True)] if counts else [0] * 4
+    for module, row in [*counts.items(), ("all", total)]:
+        killed, survived, untested, not_tried = row
+        tried = killed + survived + untested
+        score = f"{killed / tried:.1%}" if tried else "-"
+        yield f"{module:<50}{killed:>8}{survived:>10}{untested:>10}{not_tried:>11}{score:>8}"
