@@ -10,7 +10,7 @@ FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types dashboards format clean soak
+.PHONY: help run demo test check bench bench-delivery bench-commits bench-connections bench-watch bench-bounded fuzz chaos lock types dashboards format clean soak mutants mutate
 
 help:
 	@echo "make run     serve on this machine, and print where, a token, and what to try next"
@@ -28,6 +28,8 @@ help:
 	@echo "make bench-bounded      a million users, 100,000 of them in violation: series, scrapes, memory, /incidents"
 	@echo "make fuzz    a million hostile frames and requests against a real server; FUZZ_FLAGS=\"--seed S\" sends the same again"
 	@echo "make chaos   50 users on a server that is killed 32 times, their sockets cut; CHAOS_FLAGS=\"--seed S\" does it again"
+	@echo "make mutants the chain broken in every way, a user each, and what caught or healed it: the whole table"
+	@echo "make mutate  mutmut over the path and the ledger; its score by module, and the survivors; hours"
 	@echo "make types   write the TypeScript types of the frames anew; a test fails where they differ from the code"
 	@echo "make dashboards  write the Grafana boards anew; a test fails where they differ from their generator"
 	@echo "make lock    pin the dependencies anew, with hashes"
@@ -95,6 +97,12 @@ fuzz: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos $(CHAOS_FLAGS)
+
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(MUTANTS_FLAGS)
+
+mutate: $(STAMP)
+	$(BIN)/python -m tests.mutation $(MUTATE_FLAGS)
 
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -19,6 +19,7 @@ LONGEST = (
     "test_planted_bugs.py", "test_schedules.py", "test_alert_rules.py", "test_crash.py", "test_alerting.py",
     "test_monitoring_failures.py", "test_chaos_short.py", "test_alarms_short.py", "test_page.py", "test_drills.py",
     "test_catalogue_live.py", "test_stack.py", "test_collector.py", "test_outside_examples.py",
+    "test_mutants_short.py",
 )  # fmt: skip
 
 

@@ -141,18 +141,22 @@ class ChainSpans:
         if ledger.bridge[end]:  # a stamp that was lost leaves no span
             yield self._span(CREATE, create, self._root, attributes,
                              ledger.known_ns(first), ledger.bridge[end], missing)  # fmt: skip
+        else:
+            create = self._root  # what follows hangs where it would have hung
         process = self._context(_PROCESS, first)
         if ledger.emitter[end] or lost is Link.EMITTER:
             yield self._span(PROCESS, process, create, attributes,
                              ledger.bridge[begin] or ledger.known_ns(first), ledger.emitter[end],
                              missing)  # fmt: skip
+        else:
+            process = create
         sent: dict[int, SpanContext] = {}
         for socket, send in ledger.sends.items():
             low, high = max(first, send.first_seq), min(last, send.first_seq + len(send.stamps) - 1)
             if low <= high:
-                context = sent[socket] = self._context(_SEND, first, socket)
                 written_ns = send.stamps[high - send.first_seq]
                 if written_ns:
+                    context = sent[socket] = self._context(_SEND, first, socket)
                     yield self._span(SEND, context, process, attributes,
                                      ledger.emitter[low - 1] or ledger.known_ns(low), written_ns,
                                      socket=socket)  # fmt: skip

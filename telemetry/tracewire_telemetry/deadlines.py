@@ -245,13 +245,18 @@ def came(ledger: RunLedger, lost: Missing) -> int:
     if lost.link is Link.ENGINE:
         return _emitted_after(ledger, lost)
     seq = lost.seq
-    if seq is None or lost is ledger.miscounted or seq > ledger.last_seq:
+    if seq is None or lost is ledger.miscounted or seq > ledger.last_seq or replaced(ledger, seq):
         return 0
     if ledger.client[seq - 1]:
         return ledger.client[seq - 1]
     if not ledger.followers:
         return ledger.emitter[seq - 1] if lost.link in (Link.BRIDGE, Link.EMITTER) else 0
     return ledger.socket[seq - 1] if ledger.acking.isdisjoint(ledger.followers) else 0
+
+
+def replaced(ledger: RunLedger, seq: int) -> bool:
+    """Whether the log holds another event under this seq: acks of it are that one's, and this one cannot come."""
+    return 0 < ledger.replaced_from <= seq
 
 
 def _emitted_after(ledger: RunLedger, lost: Missing) -> int:

@@ -23,7 +23,7 @@ import uuid_utils
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tracewire_telemetry.deadlines import came
+from tracewire_telemetry.deadlines import came, replaced
 from tracewire_telemetry.ledger import NS_PER_SECOND, Missing, RunLedger
 from tracewire_telemetry.metrics import Metrics
 from tracewire_telemetry.origins import Origins
@@ -254,7 +254,9 @@ def waits_until(ledger: RunLedger, opened: RunIncidents) -> int:
 def _may_come(ledger: RunLedger, lost: Missing) -> bool:
     if lost.link is Link.ENGINE:
         return False
-    return lost.seq is not None or any(ledger.gone.get(-ordinal) is lost for ordinal in ledger.waiting)
+    if lost.seq is not None:
+        return not replaced(ledger, lost.seq)
+    return any(ledger.gone.get(-ordinal) is lost for ordinal in ledger.waiting)
 
 
 def _gone_at(ledger: RunLedger, outstanding: list[Missing]) -> int:

@@ -58,6 +58,7 @@ class RunLedger:
 
     `gone` holds the events that are settled without an ack, by their seq, or by the negative of their ordinal where
     they have none: as `Missing`, or as `None` where they are excused (nobody who could ack them follows).
+    `replaced_from`, where it is not 0, is the first seq that stands for another event in the log than here.
     `due_ns` is when somebody looks at the deadlines next; what makes one earlier calls `wake` with that moment.
     """
 
@@ -90,6 +91,7 @@ class RunLedger:
         "opened_unix_ns",
         "outcome",
         "readers",
+        "replaced_from",
         "replays",
         "sends",
         "settled_ns",
@@ -137,6 +139,7 @@ class RunLedger:
         self.awaiting_input = False
         self.active_ns = 0
         self.committed_count = 0
+        self.replaced_from = 0
         self.acked = 0
         self.carried_since = 0
         self.left_ns = now

@@ -115,7 +115,8 @@ class OpenRun:
         """The log has taken these last events of the run, from this seq on, past the stations that should have."""
         ledger, now = self.ledger, time.monotonic_ns()
         if first_seq != ledger.last_seq + 1:
-            return  # the stations lost count: what they stamped stays as it is
+            ledger.replaced_from = first_seq  # the stations lost count: what they stamped stays as it is
+            return
         for event_type in event_types:
             ledger.committed(ledger.sequenced(ledger.emitted(event_type, now), now), now)
 

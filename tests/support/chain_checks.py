@@ -7,6 +7,7 @@ is raised as `BrokenChainError`, whose findings name the link.
 
 import asyncio
 import inspect
+import itertools
 import json
 import time
 from collections import Counter
@@ -388,6 +389,12 @@ def payload_findings(
     outputs = [event["data"]["output"] for event in events if event["type"] == "agent_completed"]
     if types == list(FIVE) and (thoughts, outputs) != ([f"for {user_id}"], [answer_for(user_id, input_value)]):
         problems.append(f"it thinks {thoughts} and answers {outputs}, which is not what {user_id} asked for")
+    seen = [(event["data"]["status"], event["data"]["result"]) for event in events if event["type"] == "tool_completed"]
+    if types == list(FIVE) and seen != [("ok", f"seen by {user_id}")]:
+        problems.append(f"its tool gave {seen}, which is not what was seen for {user_id}")
+    times = [event["time"] for event in events]
+    if times != sorted(times):
+        problems.append(f"the times go backwards: {times}")
     return [Finding(check, "payload", problem) for problem in problems]
 
 
@@ -461,17 +468,25 @@ def trace_findings(
 
     `traceparents` are those of the run's envelopes, in order: each names its `create` span.
     """
-    findings = [Finding("L5", "trace", problem) for problem in trace.problems()]
+    findings = [Finding(check_of(problem), "trace", problem) for problem in trace.problems()]
     roots = [span for span in trace if not span.parent_id]
     if len(roots) != 1:
         return [*findings, Finding("L5", "trace", f"it has {len(roots)} roots")]
     expected = expected_rows(user_id, tools=tools, sockets=sockets)
     actual = Counter(row_of(trace, span) for span in trace)
+    odd: list[Finding] = []
     for what, rows in (("lacks", expected - actual), ("should not have", actual - expected)):
-        findings += [
+        odd += [
             Finding(CHECK_OF_STATION.get(row.station, "L5"), "trace", f"it {what} {row}") for row in rows.elements()
         ]
-    findings += [Finding("L5", "trace", problem) for problem in root_problems(trace, roots[0], user_id, run_id)]
+    findings += odd
+    findings += order_findings(trace)
+    findings += [
+        Finding(check_of(problem), "trace", problem) for problem in root_problems(trace, roots[0], user_id, run_id)
+    ]
+    # Lost telemetry is a matter of the station whose span is not here.
+    check = min((finding.check for finding in odd), default="L5")
+    findings += [Finding(check, "trace", problem) for problem in lost_telemetry(trace, roots[0])]
     complete = roots[0].attributes.get("tracewire.chain.complete")
     pending = roots[0].attributes.get("tracewire.events.pending")
     if (complete, pending) != ((True, None) if sockets else (None, len(FIVE))):
@@ -480,6 +495,24 @@ def trace_findings(
     if traceparents is not None and set(traceparents) != set(created):
         findings.append(Finding("L5", "trace", f"envelopes name {traceparents} as their spans, exported are {created}"))
     return findings
+
+
+def order_findings(trace: RecordedTrace) -> list[Finding]:
+    """Stations that an event is said to have crossed after a later one."""
+    crossed: dict[tuple[str, Any], list[RecordedSpan]] = {}
+    for span in trace:
+        if "tracewire.event.seq" in span.attributes:
+            key = (span.attributes["tracewire.link"], span.attributes.get("tracewire.socket"))
+            crossed.setdefault(key, []).append(span)
+    found: list[Finding] = []
+    for (station, _), spans in crossed.items():
+        spans.sort(key=lambda span: span.attributes["tracewire.event.seq"])
+        found += [
+            Finding(CHECK_OF_STATION.get(station, "L5"), "trace", f"{after.name} ends before {before.name}")
+            for before, after in itertools.pairwise(spans)
+            if after.end_ns < before.end_ns
+        ]
+    return found
 
 
 def expected_rows(user_id: str, *, tools: int, sockets: int) -> "Counter[SpanRow]":
@@ -516,7 +549,6 @@ def row_of(trace: RecordedTrace, span: RecordedSpan) -> SpanRow:
 def root_problems(trace: RecordedTrace, root: RecordedSpan, user_id: str, run_id: str) -> list[str]:
     """What the root says of its run, and must not."""
     expected = {
-        "tracewire.trace.span_count": len(trace),
         "tracewire.run.id": run_id,
         "tracewire.run.outcome": "completed",
         "user.id": user_id,
@@ -536,6 +568,20 @@ def root_problems(trace: RecordedTrace, root: RecordedSpan, user_id: str, run_id
         if seq and span.attributes.get("messaging.message.id") != f"{run_id}:{seq}":
             problems.append(f"{span.name} is of message {span.attributes.get('messaging.message.id')!r}")
     return problems
+
+
+def lost_telemetry(trace: RecordedTrace, root: RecordedSpan) -> list[str]:
+    """What the root says of spans that are not here, and of stamps that were never made."""
+    count, lost = (root.attributes.get(f"tracewire.{name}") for name in ("trace.span_count", "stamps.lost"))
+    problems = [f"the root says that stamps.lost is {lost}"] if lost else []
+    return problems + (
+        [f"the root says that span_count is {count}, here are {len(trace)}"] if count != len(trace) else []
+    )
+
+
+def check_of(problem: str) -> str:
+    """The wiring check that a problem of one span breaks, by the span's name, with which it begins."""
+    return "L6" if problem.startswith(("send ", "settle ")) else "L5"
 
 
 def traceparents(events: Iterable[Frame]) -> list[str]:

@@ -5,12 +5,12 @@ and reports it, and leaves the ledger without its stamp. The user's id names lin
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from support.losses import loser as about
-from support.losses import type_of
+from support.losses import loser, type_of
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
 from tracewire.delivery.connection import Connection
 from tracewire.delivery.user_websocket_emitter import EmitOutcome, UserWebSocketEmitter
@@ -30,15 +30,19 @@ async def honest(ctx: Any) -> str:
     return "answer"
 
 
-def lie(patch: pytest.MonkeyPatch) -> None:
+Naming = Callable[[str, str], str]
+"""The user about whom a link (first) lies, or loses a stamp, where the event is of a type (second)."""
+
+
+def lie(patch: pytest.MonkeyPatch, about: Naming = loser) -> None:
     """Make liars of engine, bridge, emitter and socket. The client that lies is the test's own."""
-    _engine_lies(patch)
-    _bridge_lies(patch)
-    _emitter_lies(patch)
-    _socket_lies(patch)
+    _engine_lies(patch, about)
+    _bridge_lies(patch, about)
+    _emitter_lies(patch, about)
+    _socket_lies(patch, about)
 
 
-def _engine_lies(patch: pytest.MonkeyPatch) -> None:
+def _engine_lies(patch: pytest.MonkeyPatch, about: Naming) -> None:
     """The bridge is asked for nothing: the event has its stamp, and its agent a success."""
     emit, complete = AgentContext.emit, AgentWebSocketBridge.complete
 
@@ -56,7 +60,7 @@ def _engine_lies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AgentWebSocketBridge, "complete", stamped_only)
 
 
-def _bridge_lies(patch: pytest.MonkeyPatch) -> None:
+def _bridge_lies(patch: pytest.MonkeyPatch, about: Naming) -> None:
     """The emitter is asked for nothing: the event has its seq."""
     init = AgentWebSocketBridge.__init__
 
@@ -76,7 +80,7 @@ def _bridge_lies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AgentWebSocketBridge, "__init__", with_a_mute_method)
 
 
-def _emitter_lies(patch: pytest.MonkeyPatch) -> None:
+def _emitter_lies(patch: pytest.MonkeyPatch, about: Naming) -> None:
     """No socket is given the event, which is in the log."""
     deliver = UserWebSocketEmitter._deliver
 
@@ -90,8 +94,8 @@ def _emitter_lies(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(UserWebSocketEmitter, "_deliver", commit_only)
 
 
-def _socket_lies(patch: pytest.MonkeyPatch) -> None:
-    """The transport writes nothing, and says nothing: the connection takes the event for written."""
+def _socket_lies(patch: pytest.MonkeyPatch, about: Naming) -> None:
+    """The transport writes nothing, once, and says nothing: the connection takes the event for written."""
     write = SocketTransport.write_text
     offer = Connection.offer
     swallowed: set[bytes] = set()
@@ -102,14 +106,16 @@ def _socket_lies(patch: pytest.MonkeyPatch) -> None:
         return offer(connection, run_id, seq, body)
 
     def write_nothing(transport: SocketTransport, body: bytes) -> None:
-        if body not in swallowed:
+        if body in swallowed:
+            swallowed.remove(body)
+        else:
             write(transport, body)
 
     patch.setattr(Connection, "offer", offer_noted)
     patch.setattr(SocketTransport, "write_text", write_nothing)
 
 
-def lose_stamps(patch: pytest.MonkeyPatch) -> None:
+def lose_stamps(patch: pytest.MonkeyPatch, about: Naming = loser) -> None:
     """Lose one stamp of each user who is about a link and a type, at that link; the event goes on."""
     emitted, sequenced, committed = RunLedger.emitted, RunLedger.sequenced, RunLedger.committed
     written, acknowledged = RunLedger.written, RunLedger.acknowledged
@@ -132,7 +138,7 @@ def lose_stamps(patch: pytest.MonkeyPatch) -> None:
             written(ledger, socket, seq, now)
 
     def without_client(ledger: RunLedger, socket: int, seq: int, now: int) -> int:
-        if seq and lost(ledger, "client", ledger.event_type(seq)):
+        if 0 < seq <= ledger.last_seq and lost(ledger, "client", ledger.event_type(seq)):
             return 0
         return acknowledged(ledger, socket, seq, now)
 

@@ -60,6 +60,34 @@ def test_an_event_that_crossed_all_links_has_one_span_a_link() -> None:
     assert {f"{TRACE_ID:032x}"} == {span.trace_id for span in trace}
 
 
+def test_what_lost_its_stamp_leaves_no_span_and_no_orphan() -> None:
+    """What would have hung under a span that is not there hangs under what that one would have hung under."""
+    script = LedgerScript()
+    socket = script.attached()
+    unstamped = script.ledger.sequenced(script.emitted(STARTED, 10), 0)
+    script.ledger.committed(unstamped, ns(12))
+    script.ledger.written(socket, unstamped, ns(13))
+    script.ledger.written(socket, script.sequenced(THINKING, 20), ns(23))
+    script.durable(THINKING, 30)
+    script.sent(COMPLETED, 40, socket)
+    script.acknowledged(socket, 4, 50)
+    assert tree(recorded(script)) == [
+        ("process agent_started", "consumer", "root"),
+        ("send agent_started", "client", "process agent_started"),
+        ("settle agent_started", "client", "send agent_started"),
+        ("create agent_thinking", "producer", "root"),
+        ("send agent_thinking", "client", "create agent_thinking"),
+        ("settle agent_thinking", "client", "send agent_thinking"),
+        ("create agent_thinking", "producer", "root"),
+        ("process agent_thinking", "consumer", "create agent_thinking"),
+        ("settle agent_thinking", "client", "process agent_thinking"),
+        ("create agent_completed", "producer", "root"),
+        ("process agent_completed", "consumer", "create agent_completed"),
+        ("send agent_completed", "client", "process agent_completed"),
+        ("settle agent_completed", "client", "send agent_completed"),
+    ]
+
+
 def test_every_span_says_whose_and_which_event_it_is() -> None:
     """The attributes of one send, all of them."""
     script = LedgerScript(run_id="run-7")

@@ -113,7 +113,7 @@ class SocketRuns:
         connection = self._connection
         followed = connection.follows.get(frame.run_id)
         run = followed.run if followed is not None else None
-        if run is None or run.ledger.settled_ns:
+        if run is None or run.ledger.settled_ns or run.ledger.replaced_from:
             summary = await self._runs.find(connection.user_id, frame.run_id)
             last_seq = summary.last_seq
             run = self._runs.open_run(connection.user_id, frame.run_id)

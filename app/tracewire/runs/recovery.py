@@ -73,6 +73,7 @@ async def close_broken_run(
     """End a run whose stations could not end it themselves, past them all: straight into the log, as soon as it takes
     writes again, and from there to the sockets that follow it.
     """
+    outcome = Outcome(code.value)
     while True:
         try:
             run = await log.run(run_id)
@@ -80,8 +81,10 @@ async def close_broken_run(
                 appended = await _close(log, run, code, why)
                 if watched is not None:
                     watched.logged_past_stations(*appended)
-            elif watched is None or not watched.owes_end:
+            elif watched is None or (watched.ledger.ended_ns and not watched.owes_end):
                 return  # it was ended after all, and its sockets have been told
+            elif run is not None and run.outcome is not None:
+                outcome = run.outcome  # its station crashed behind its terminal event: that is how it ended
             break
         except LogUnavailableError as error:
             _log.warning("run_not_closed_yet", user_id=user_id, run_id=run_id, error=str(error))
@@ -93,7 +96,7 @@ async def close_broken_run(
     followers = [connection for connection in connections.of(user_id) if run_id in connection.follows]
     rest = [_follow_on(connection, run_id, watched) for connection in followers]
     if watched is not None:
-        watched.ended_past_stations(Outcome(code.value))
+        watched.ended_past_stations(outcome)
     await asyncio.gather(*(_tell(*followed, log, run_id) for followed in zip(followers, rest, strict=True)))
 
 
