@@ -15,6 +15,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from mutants.moments import let_pass
 from mutants.proxy import Crossing, MutatingProxy
 from mutants.rows import Mutant
 from mutants.told import GaugeReader, Labels, LogReader, samples
@@ -261,7 +262,7 @@ class Campaign:
                         left[run_id].trace = trace
                         if trace.complete:
                             del left[run_id]
-                    await asyncio.sleep(1.0)
+                    await let_pass(1.0)
 
     async def _read_back(self, story: Story) -> tuple[list[Frame], int]:
         headers = {"Authorization": f"Bearer {self._auth.token(story.user_id)}"}

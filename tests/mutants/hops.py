@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from mutants.deeds import note
+from mutants.moments import let_pass
 from mutants.rows import REORDERED, Mutant, mutant_of
 from support.losses import type_of
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
@@ -55,7 +56,7 @@ async def _cross(
             case "repeat":
                 await call()
             case "delay":
-                await asyncio.sleep(DELAY_SECONDS[mutant.where])
+                await let_pass(DELAY_SECONDS[mutant.where])
     return await call()
 
 

@@ -14,6 +14,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from mutants.hops import DELAY_SECONDS
+from mutants.moments import let_pass
 from mutants.rows import REORDERED, Mutant, mutant_of
 from support.servers import FIVE
 from support.wire import EVENT_NAMES, Frame
@@ -182,7 +183,7 @@ async def _hold(seconds: float) -> None:
     assert task is not None
     _holding.add(task)
     try:
-        await asyncio.sleep(seconds)
+        await let_pass(seconds)
     finally:
         _holding.discard(task)
 

@@ -10,6 +10,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from mutants import deeds
+from mutants.moments import let_pass
 
 LOOK_SECONDS: Final = 0.1
 SCRAPE_SECONDS: Final = 1.0
@@ -60,7 +61,7 @@ class LogReader:
         try:
             async with asyncio.timeout(seconds):
                 while not holds():
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await let_pass(LOOK_SECONDS)
         except TimeoutError:
             return holds()
         return True
@@ -69,7 +70,7 @@ class LogReader:
         """Look again and again."""
         while True:
             self.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await let_pass(LOOK_SECONDS)
 
 
 class GaugeReader:
@@ -86,7 +87,7 @@ class GaugeReader:
                 for name, labels, value in samples((await http.get("/metrics")).text):
                     if name == "tracewire_user_events_missing" and value:
                         self.seen.setdefault(labels["user_id"], set()).add((labels["event_type"], labels["link"]))
-                await asyncio.sleep(SCRAPE_SECONDS)
+                await let_pass(SCRAPE_SECONDS)
 
 
 def samples(text: str) -> list[tuple[str, dict[str, str], float]]:
