@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from support.agents import known_agents
 from support.servers import ServerUnderTest, server_under_test
@@ -14,6 +15,14 @@ pytest_plugins = ["no_skip", "tracewire_telemetry.testing.plugin"]
 # How long an example takes on a machine with busy cores says nothing of what is tested.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+# Where rich is installed, as with mutmut, structlog would draw each traceback with all locals, and block the loop for it.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 LONGEST = (
     "test_planted_bugs.py", "test_schedules.py", "test_alert_rules.py", "test_crash.py", "test_alerting.py",

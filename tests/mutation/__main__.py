@@ -1,9 +1,10 @@
 """`python -m tests.mutation`: mutmut over the path and the ledger, the score of each module, and the survivors.
 
-The survivors that are known are explained in `survivors.md` beside this file. Arguments go to `mutmut run`: names of
-mutants, with `*`, to try only those.
+The survivors that are known are explained in `survivors.md` beside this file. Results are kept in `build/mutation`:
+a second run tries what has changed.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -14,19 +15,36 @@ if str(_TESTS) not in sys.path:
     sys.path.append(str(_TESTS))
 
 from mutation.scores import scores, survivors  # noqa: E402 # found by the line above
-from mutation.workspace import FOLDER, lay_out  # noqa: E402 # as above
+from mutation.workspace import FOLDERS, GROUPS, lay_out  # noqa: E402 # as above
 
 
-def main(arguments: list[str]) -> int:
-    """Run mutmut, and print what came of it; its exit code."""
-    lay_out()
-    environ = os.environ | {"PYTHONPATH": str(FOLDER / "tests")}
+def main() -> int:
+    """Run mutmut, and print what came of it; 1 where it failed."""
+    options = _options()
+    names = options.groups or list(GROUPS)
+    codes = [] if options.report else [_run(name, options.mutants, options.children) for name in names]
+    folders = [FOLDERS / name for name in names]
+    print(*scores(folders), sep="\n")
+    print(*(f"survived: {name}" for folder in folders for name in survivors(folder)), sep="\n")
+    return int(any(codes))
+
+
+def _run(name: str, mutants: list[str], children: int) -> int:
+    folder = lay_out(name)
+    environ = os.environ | {"PYTHONPATH": str(folder / "tests")}
     mutmut = Path(sys.executable).with_name("mutmut")
-    code = subprocess.run([mutmut, "run", "--max-children", "1", *arguments], cwd=FOLDER, env=environ, check=False)
-    print(*scores(FOLDER), sep="\n")
-    print(*(f"survived: {name}" for name in survivors(FOLDER)), sep="\n")
-    return code.returncode
+    command = [mutmut, "run", "--max-children", str(children), *mutants]
+    return subprocess.run(command, cwd=folder, env=environ, check=False).returncode
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], help="which modules; none: all")
+    parser.add_argument("--mutants", nargs="+", default=[], help="try these alone, by name, with *")
+    parser.add_argument("--children", type=int, default=1, help="how many at once")
+    parser.add_argument("--report", action="store_true", help="run nothing, tell what came of the last run")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

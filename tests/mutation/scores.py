@@ -1,7 +1,7 @@
 """What became of the mutants, as mutmut's own files have it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,10 +28,10 @@ def survivors(folder: Path) -> list[str]:
     ]
 
 
-def scores(folder: Path) -> Iterator[str]:
+def scores(folders: Iterable[Path]) -> Iterator[str]:
     """A line a module, and one for all of them."""
     counts: dict[str, list[int]] = {}
-    for module, _, code in results(folder):
+    for module, _, code in (result for folder in folders for result in results(folder)):
         row = counts.setdefault(module, [0, 0, 0, 0])
         row[3 if code is None else 1 if code == SURVIVED else 2 if code in UNTESTED else 0] += 1
     yield f"{'module':<50}{'killed':>8}{'survived':>10}{'untested':>10}{'not tried':>11}{'score':>8}"
