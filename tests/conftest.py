@@ -16,7 +16,7 @@ pytest_plugins = ["no_skip", "tracewire_telemetry.testing.plugin"]
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
 
-# Where rich is installed, as with mutmut, structlog would draw all locals beside a traceback, and block the loop for it.
+# Where rich is installed, as with mutmut, structlog draws all locals beside a traceback, and blocks the loop for it.
 structlog.configure(
     processors=[
         *structlog.get_config()["processors"][:-1],
