@@ -94,6 +94,7 @@ def _settings(group: Group) -> str:
             'also_copy = ["dashboards"]',
             'pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "mutation.fewer_examples"]',
             f"pytest_add_cli_args_test_selection = {json.dumps(list(group.tests))}",
+            'process_isolation = "forkserver"',  # some tests are not made for a second run in one process
             "timeout_constant = 2.0",
             "timeout_multiplier = 6.0",
             "use_git_change_detection = false",

@@ -1,0 +1,201 @@
+"""Ledger, deadlines and verdicts at their edges: the stamp of this event and no other, this moment and not the next."""
+
+import pytest
+
+from tracewire_telemetry.deadlines import came, passed_over, replaced
+from tracewire_telemetry.ledger import Missing
+from tracewire_telemetry.verdicts import count_verdicts, delivery_max_ns, stamps_lost
+from tracewire_telemetry.vocabulary import NEXT, EventType, Link, Verdict
+from unit.ledgers import OPENED_NS, LedgerScript, ns
+
+STARTED, THINKING, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED
+AT = 100.0
+"""When something was due."""
+
+
+def lost_at(link: Link, seq: int | None, event_type: str = THINKING) -> Missing:
+    """An event that was missing at this link, due at `AT`."""
+    return Missing(link, event_type, seq, ns(0), ns(AT))
+
+
+# What came after all.
+
+
+def test_an_event_came_when_it_was_acked_itself() -> None:
+    """Not when the one before it was."""
+    script = LedgerScript()
+    socket = script.attached()
+    for number in range(3):
+        script.sent(THINKING, number * 10, socket)
+    script.acknowledged(socket, 1, 200)
+    script.acknowledged(socket, 2, 300)
+    assert [ns(200), ns(300), 0] == [came(script.ledger, lost_at(Link.CLIENT, seq)) for seq in (1, 2, 3)]
+
+
+def test_where_nobody_follows_an_event_came_when_it_was_durable_if_it_was_missing_before_that() -> None:
+    """At the socket it is the user's absence that counts."""
+    script = LedgerScript()
+    script.durable(THINKING, 0)
+    script.durable(THINKING, 10)
+    assert ns(12) == came(script.ledger, lost_at(Link.BRIDGE, 2)) == came(script.ledger, lost_at(Link.EMITTER, 2))
+    assert ns(2) == came(script.ledger, lost_at(Link.EMITTER, 1))
+    assert 0 == came(script.ledger, lost_at(Link.SOCKET, 2))
+
+
+def test_where_nobody_acks_an_event_came_when_it_was_written() -> None:
+    """A client that is known to ack owes the ack."""
+    script = LedgerScript()
+    socket = script.attached(acking=False)
+    script.sent(THINKING, 0, socket)
+    script.sent(THINKING, 10, socket)
+    assert [ns(3), ns(13)] == [came(script.ledger, lost_at(Link.SOCKET, seq)) for seq in (1, 2)]
+    script.ledger.acking.add(socket)
+    assert 0 == came(script.ledger, lost_at(Link.SOCKET, 2))
+
+
+def test_what_has_no_seq_or_lost_it_or_was_miscounted_has_not_come() -> None:
+    """Whatever stamps stand where it would be."""
+    script = LedgerScript()
+    socket = script.attached()
+    script.sent(THINKING, 0, socket)
+    script.acknowledged(socket, 1, 20)
+    assert [0, 0] == [came(script.ledger, lost_at(Link.EMITTER, seq)) for seq in (None, 2)]
+    miscounted = script.ledger.counted_otherwise(1, ns(30))
+    assert miscounted is not None
+    assert 0 == came(script.ledger, miscounted)
+    assert ns(20) == came(script.ledger, lost_at(Link.CLIENT, 1))
+
+
+def test_what_the_log_has_other_events_for_has_not_come() -> None:
+    """From the seq on at which it has others; what stands before is its own."""
+    script = LedgerScript()
+    socket = script.attached()
+    for number in range(3):
+        script.sent(THINKING, number * 10, socket)
+    script.acknowledged(socket, 3, 50)
+    assert [False] * 3 == [replaced(script.ledger, seq) for seq in (1, 2, 3)]
+    script.ledger.replaced_from = 2
+    assert [False, True, True] == [replaced(script.ledger, seq) for seq in (1, 2, 3)]
+    assert [ns(50), 0, 0] == [came(script.ledger, lost_at(Link.EMITTER, seq)) for seq in (1, 2, 3)]
+    script.ledger.replaced_from = 1
+    assert replaced(script.ledger, 1)
+
+
+def test_what_the_engine_owed_came_when_it_was_emitted_after_that_moment() -> None:
+    """In that very moment it was not there yet; an event that waits at the bridge has been emitted."""
+    script = LedgerScript()
+    owed = lost_at(Link.ENGINE, None, STARTED)
+    assert 0 == came(script.ledger, owed)
+    script.emitted(THINKING, AT + 1)
+    assert 0 == came(script.ledger, owed)
+    assert ns(AT + 1) == came(script.ledger, lost_at(Link.ENGINE, None, NEXT))
+    script.emitted(STARTED, AT + 2)
+    assert ns(AT + 2) == came(script.ledger, owed)
+    at_once = LedgerScript()
+    at_once.emitted(STARTED, AT)
+    assert 0 == came(at_once.ledger, owed)
+    passed_on = LedgerScript()
+    passed_on.durable(STARTED, AT + 3)
+    assert ns(AT + 3) == came(passed_on.ledger, owed) == came(passed_on.ledger, lost_at(Link.ENGINE, None, NEXT))
+
+
+# What is missing.
+
+
+def test_what_was_passed_over_is_missing_since_it_was_known_and_stays_so() -> None:
+    """The incident says since when; a second look finds nothing new."""
+    script = LedgerScript()
+    script.attached()
+    script.durable(STARTED, 10)
+    script.durable(THINKING, 20)
+    [lost] = passed_over(script.ledger, 2, 2, ns(50))
+    assert Missing(Link.SOCKET, THINKING, 2, ns(20), ns(50)) == lost
+    assert lost is script.ledger.gone[2]
+    assert [] == passed_over(script.ledger, 2, 2, ns(60))
+
+
+def test_a_count_that_differs_is_missing_once_and_only_where_there_is_such_an_event() -> None:
+    """At the client, in that moment; not for a seq that does not exist, nor twice, nor where it was missing before."""
+    script = LedgerScript()
+    socket = script.attached()
+    for number in range(3):
+        script.sent(THINKING, number * 10, socket)
+    assert [None, None] == [script.ledger.counted_otherwise(seq, ns(40)) for seq in (0, 4)]
+    script.ledger.gone[1] = lost_at(Link.SOCKET, 1)
+    assert script.ledger.counted_otherwise(1, ns(40)) is None
+    script.ledger.gone[3] = None
+    lost = script.ledger.counted_otherwise(3, ns(45))
+    assert Missing(Link.CLIENT, THINKING, 3, ns(45), ns(45)) == lost
+    assert (lost, lost) == (script.ledger.gone[3], script.ledger.miscounted)
+    assert script.ledger.counted_otherwise(2, ns(50)) is None
+
+
+@pytest.mark.parametrize(("columns", "expected"), [(0, 10), (1, 11), (2, 12), (3, 13)])
+def test_an_event_is_known_by_the_first_stamp_that_it_has(columns: int, expected: float) -> None:
+    """Engine, bridge, emitter, socket; by the run's record where it has none."""
+    script = LedgerScript()
+    script.sent(THINKING, 10, script.attached())
+    ledger = script.ledger
+    for column in (ledger.engine, ledger.bridge, ledger.emitter, ledger.socket)[:columns]:
+        column[0] = 0
+    assert ns(expected) == ledger.known_ns(1)
+    ledger.engine[0] = ledger.bridge[0] = ledger.emitter[0] = ledger.socket[0] = 0
+    assert OPENED_NS == ledger.known_ns(1)
+
+
+def test_what_a_reader_got_is_excused_from_what_is_not_acked_on() -> None:
+    """What was acked by somebody before has its ack."""
+    script = LedgerScript()
+    socket = script.attached()
+    script.sent(STARTED, 0, socket)
+    script.sent(THINKING, 10, socket)
+    script.sent(THINKING, 20)
+    script.acknowledged(socket, 2, 30)
+    script.detached(socket, 40)
+    reader = script.ledger.attached(ns(50), reader=True)
+    script.ledger.replayed(reader, 1, 3, ns(51), ns(52))
+    assert {3} == script.ledger.excused
+
+
+# Verdicts.
+
+
+def test_a_stamp_is_lost_where_a_later_link_has_one_and_the_event_was_not_lost() -> None:
+    """Of each event the links before its last stamp; of one that was missing none, and those after it count on."""
+    script = LedgerScript()
+    socket = script.attached()
+    for number in range(4):
+        script.sent(THINKING, number * 10, socket)
+    ledger = script.ledger
+    assert {} == stamps_lost(ledger)
+    ledger.engine[0] = ledger.bridge[1] = ledger.emitter[3] = ledger.emitter[2] = 0
+    ledger.gone[3] = lost_at(Link.EMITTER, 3)
+    assert {Link.ENGINE: 1, Link.BRIDGE: 1, Link.EMITTER: 1} == stamps_lost(ledger)
+    ledger.gone[2] = None  # excused: it arrived, nobody owes an ack
+    assert {Link.ENGINE: 1, Link.BRIDGE: 1, Link.EMITTER: 1} == stamps_lost(ledger)
+
+
+def test_an_event_that_has_no_stamp_at_all_has_lost_none() -> None:
+    """No later link tells of it."""
+    script = LedgerScript()
+    script.durable(THINKING, 0)
+    for column in (script.ledger.engine, script.ledger.bridge, script.ledger.emitter):
+        column[0] = 0
+    assert {} == stamps_lost(script.ledger)
+
+
+def test_what_was_never_acked_took_no_time() -> None:
+    """Not a nanosecond."""
+    script = LedgerScript()
+    script.durable(THINKING, 0)
+    assert 0 == delivery_max_ns(script.ledger)
+
+
+def test_what_never_got_a_seq_is_counted_unless_it_came_or_has_no_type_of_its_own() -> None:
+    """Silence is no event; what the engine owed and then emitted has a verdict by its seq."""
+    script = LedgerScript()
+    for event_type in (NEXT, THINKING, STARTED):
+        script.ledger.never_emitted(event_type, ns(0), ns(1))
+    script.durable(STARTED, 10)
+    expected = {(STARTED, Verdict.NO_SOCKET): 1, (THINKING, Verdict.MISSING): 1}
+    assert expected == dict(count_verdicts(script.ledger))
