@@ -9,7 +9,7 @@ from typing import Final
 import hypothesis
 import pytest
 
-EXAMPLES_MAX: Final = 20
+EXAMPLES_MAX: Final = 5
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,8 +25,10 @@ class Group(NamedTuple):
 
 
 _LEDGER_TESTS: Final = (
-    "chain", "connections", "contract", "deadlines", "deltas", "incidents", "ledger", "ledger_readers", "lost_stamps",
-    "metrics", "outbox", "run_state", "settling", "simulation_findings", "spans", "stamps", "user_gauge", "watch",
+    "chain", "chain_edges", "connection_ends", "connections", "contract", "contract_words", "deadlines", "deltas",
+    "incident_edges", "incidents", "ledger", "ledger_edges", "ledger_readers", "lost_stamps", "metrics", "outbox",
+    "run_state", "settling", "settling_edges", "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge",
+    "watch", "watch_edges",
 )  # fmt: skip
 GROUPS: Final = {
     "ledger": Group(
