@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tracewire_telemetry import watch as watch_module
 from tracewire_telemetry.incidents import Incident
+from tracewire_telemetry.user_gauge import SeriesKey
 from tracewire_telemetry.vocabulary import EventType, IncidentState, Link, Outcome
 from tracewire_telemetry.watch import OpenRun
 from unit.ledgers import MS, OPENED_UNIX_NS, identity_of, ns
@@ -181,3 +183,46 @@ async def test_a_socket_that_acked_another_run_owes_acks_here_and_is_let_go_when
         scene.tick(at_ms)
     assert ["probe", "cut_silent"] == peer.asked
     assert ({}, set(), 1) == (run.peers, run.ledger.followers, run.ledger.pending)
+
+
+async def test_a_turn_that_is_late_excuses_what_was_due_meanwhile_and_one_in_time_nothing() -> None:
+    """From the last turn to this one, past what was waited for on purpose."""
+    scene = Scene()  # whose watch does not tick by itself
+    began = time.monotonic_ns()
+    turned_ns, lag_seconds = scene.watch._turn(began - 2_000 * MS, 0.25)
+    assert began <= turned_ns <= time.monotonic_ns()
+    assert lag_seconds == pytest.approx((turned_ns - began) / 1e9 + 1.75)
+    assert turned_ns - (began - 2_000 * MS) == scene.watch._stalls.since(began - 2_000 * MS)
+    _, lag_seconds = scene.watch._turn(time.monotonic_ns(), 100.0)
+    assert 0.0 == lag_seconds
+    assert turned_ns - (began - 2_000 * MS) == scene.watch._stalls.since(began - 2_000 * MS)
+
+
+async def test_a_tick_of_many_runs_leaves_the_loop_its_turns_and_looks_at_all(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run a turn here; by itself, and it says when it last did."""
+    monkeypatch.setattr(watch_module, "LOOKS_PER_TURN", 1)
+    long_ago = time.monotonic_ns() - 60_000 * MS
+    for number in range(5):
+        identity = identity_of(f"run-{number}", user_id=f"user-{number}")
+        run = scene.watch.open(identity, (), now=long_ago, unix_ns=OPENED_UNIX_NS)
+        run.ledger.emitted(STARTED, long_ago)
+    others_turns = 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while scene.metrics.users.users_affected < 5:
+            await asyncio.sleep(0)
+            others_turns += 0 < scene.metrics.users.users_affected < 5
+    assert others_turns > 0
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not scene.watch.last_tick_unix_seconds:
+            await asyncio.sleep(0)
+    assert time.time() - 60 < scene.watch.last_tick_unix_seconds <= time.time()
+
+
+async def test_a_scrape_finds_gone_what_is_over(scene: Scene) -> None:
+    """Also where no tick has come since."""
+    scene.metrics.users.add(SeriesKey("ada", "next", Link.ENGINE), 1, 1)
+    scene.metrics.users.end(SeriesKey("ada", "next", Link.ENGINE), 1, 1)
+    scene.watch.flush_open_runs()
+    assert [] == list(scene.metrics.users.series())
