@@ -45,7 +45,7 @@ AT_ONCE: Final = 60
 CONTROLS: Final = 12
 CONTROL_REST_SECONDS: Final = 3.0
 START_SECONDS: Final = 30.0
-RUN_SECONDS: Final = 40.0
+RUN_SECONDS: Final = 90.0
 GRACE_SECONDS: Final = 1.5
 """How long a client goes on after its run is settled: what has not come by then does not come."""
 TRACE_SECONDS: Final = 6.0

@@ -1,6 +1,7 @@
 """Between the stations of the server: what one hands to the next is dropped, repeated, reordered or delayed, once.
 
-Whoever hands on is told that all is well. The hop to the client, and the way back, are the proxy's.
+Whoever hands on is told that all is well. What is delayed is held past its deadline, until it is found missing. The hop
+to the client, and the way back, are the proxy's.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from mutants.deeds import note
-from mutants.moments import let_pass
+from mutants.moments import until
 from mutants.rows import REORDERED, Mutant, mutant_of
 from support.losses import type_of
 from tracewire.bridge.agent_websocket_bridge import AgentWebSocketBridge
@@ -19,8 +20,6 @@ from tracewire.delivery.connection import Connection
 from tracewire.delivery.user_websocket_emitter import EmitOutcome
 from tracewire.events import AgentCompleted, Receipt
 
-DELAY_SECONDS: Final = {"bridge": 2.5, "emitter": 3.5, "socket": 5.0, "client": 7.0, "ack": 7.0}
-"""For how long a hop holds an event: more than a second past its deadline (`campaign.DEADLINES`)."""
 _T = TypeVar("_T")
 Call = Callable[[], Awaitable[Any]]
 
@@ -33,9 +32,10 @@ def break_hops(patch: pytest.MonkeyPatch) -> None:
 
 
 async def _cross(
-    mutant: Mutant, held: dict[str, Call], event_type: str, call: Callable[[], Awaitable[_T]], lied: _T
+    mutant: Mutant, bridge: AgentWebSocketBridge, event_type: str, call: Callable[[], Awaitable[_T]], lied: _T
 ) -> _T:
     """Hand one event on, as this row has it. `lied` is what whoever hands on takes for a success."""
+    held = _held(bridge)
     if mutant.what == "reorder":
         first, second = REORDERED[mutant.event_type]
         if event_type == first:
@@ -56,7 +56,7 @@ async def _cross(
             case "repeat":
                 await call()
             case "delay":
-                await let_pass(DELAY_SECONDS[mutant.where])
+                await until(lambda: bool(bridge._ledger.missing))
     return await call()
 
 
@@ -68,14 +68,14 @@ def _to_bridge(patch: pytest.MonkeyPatch) -> None:
         if mutant is None:
             return await emit(bridge, event, ordinal)
         lied = EmitOutcome(bridge._ledger.last_seq, 1)
-        return await _cross(mutant, _held(bridge), event.type, lambda: emit(bridge, event, ordinal), lied)
+        return await _cross(mutant, bridge, event.type, lambda: emit(bridge, event, ordinal), lied)
 
     async def end(bridge: AgentWebSocketBridge, output: Any, ordinal: int) -> Any:
         mutant = _mutant(bridge._identity.user_id, "bridge")
         if mutant is None:
             return await complete(bridge, output, ordinal)
         lied: Any = AgentCompleted(output, 0, Receipt(0, {}))
-        return await _cross(mutant, _held(bridge), "agent_completed", lambda: complete(bridge, output, ordinal), lied)
+        return await _cross(mutant, bridge, "agent_completed", lambda: complete(bridge, output, ordinal), lied)
 
     patch.setattr(AgentWebSocketBridge, "emit", hand_on)
     patch.setattr(AgentWebSocketBridge, "complete", end)
@@ -89,12 +89,12 @@ def _to_emitter(patch: pytest.MonkeyPatch) -> None:
         mutant = _mutant(bridge._identity.user_id, "emitter")
         if mutant is not None:
             for event_type, emit in list(bridge._emits.items()):
-                bridge._emits[event_type] = broken(mutant, _held(bridge), event_type, emit)
+                bridge._emits[event_type] = broken(mutant, bridge, event_type, emit)
 
-    def broken(mutant: Mutant, held: dict[str, Call], event_type: str, emit: Any) -> Any:
+    def broken(mutant: Mutant, bridge: AgentWebSocketBridge, event_type: str, emit: Any) -> Any:
         async def hand_on(envelope: Any) -> Any:
             lied = EmitOutcome(envelope.seq, 1)
-            return await _cross(mutant, held, event_type, lambda: emit(envelope), lied)
+            return await _cross(mutant, bridge, event_type, lambda: emit(envelope), lied)
 
         return hand_on
 
@@ -104,6 +104,7 @@ def _to_emitter(patch: pytest.MonkeyPatch) -> None:
 def _to_socket(patch: pytest.MonkeyPatch) -> None:
     offer = Connection.offer
     waiting: dict[str, list[Callable[[], object]]] = {}
+    letting_go: set[asyncio.Task[None]] = set()
 
     def hand_on(connection: Connection, run_id: str, seq: int, body: bytes) -> bool:
         mutant = _mutant(connection.user_id, "socket")
@@ -135,11 +136,15 @@ def _to_socket(patch: pytest.MonkeyPatch) -> None:
                     pass_on()
                 case "delay":
                     waiting[run_id] = [pass_on]
-                    asyncio.get_running_loop().call_later(DELAY_SECONDS["socket"], let_go, run_id)
+                    late = asyncio.create_task(let_go(connection, run_id))
+                    letting_go.add(late)
+                    late.add_done_callback(letting_go.discard)
                     return True
         return pass_on()
 
-    def let_go(run_id: str) -> None:
+    async def let_go(connection: Connection, run_id: str) -> None:
+        run = connection.follows[run_id].run
+        await until(lambda: run is not None and bool(run.ledger.missing))
         for pass_on in waiting.pop(run_id):
             pass_on()
 

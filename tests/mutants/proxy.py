@@ -13,8 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from mutants.hops import DELAY_SECONDS
-from mutants.moments import let_pass
+from mutants.moments import HELD_SECONDS_MAX, let_pass
 from mutants.rows import REORDERED, Mutant, mutant_of
 from support.servers import FIVE
 from support.wire import EVENT_NAMES, Frame
@@ -141,7 +140,7 @@ class _Passage:
         else:
             self._crossing.done = True
             if mutant.what == "delay":
-                await _hold(DELAY_SECONDS[self._hop])
+                await _hold()
             if mutant.what != "drop":
                 await self._send(frame)
             if mutant.what == "repeat":
@@ -178,12 +177,13 @@ _DONE_HERE: Final = frozenset({"drop", "repeat", "reorder", "delay"})
 _holding: set["asyncio.Task[Any]"] = set()
 
 
-async def _hold(seconds: float) -> None:
+async def _hold() -> None:
+    """Hold what comes until the server gives the connection up."""
     task = asyncio.current_task()
     assert task is not None
     _holding.add(task)
     try:
-        await let_pass(seconds)
+        await let_pass(HELD_SECONDS_MAX)
     finally:
         _holding.discard(task)
 
