@@ -54,7 +54,7 @@ class InProcessRecorder(Recording, SpanExporter):
 
 
 class OtlpReceiver(Recording):
-    """Receives OTLP over HTTP (protobuf or JSON, gzipped or not) on a free port of loopback, or on `port`. A context manager.
+    """Receives OTLP over HTTP: protobuf or JSON, gzipped or not, on this port of loopback or a free one. A context manager.
 
     `environment` is what the program under test needs. Traces become spans; metrics and log records are kept as texts.
     What cannot be read is answered with 4xx and noted in `problems`, which a wait that fails tells.
