@@ -14,8 +14,8 @@ Each link has a deadline, from the later of the previous stamp and the moment at
 - *In its turn*: what tools that run side by side emit in one moment, the bridge passes on one by one, each when the log
   has the one before. Who waits behind one that is on its way to the log is not late by that.
 - *Liveness before blame*: where no acking socket has shown life since the event was written, they are pinged first.
-  Life within the first half of the deadline does not count: the client may have died before it could ack. From the
-  life that counts it has a moment to ack: it may have stood still until then.
+  Life before the last moment of the deadline does not count: the client may have died, or stood still, before it could
+  ack. From the life that counts it has a moment to ack: it may have stood still until then.
 - *The engine*: no `agent_started` in time, or silence, while no event is on its way to the log, or stuck on it. A
   tool that executes is activity until its own deadline; waiting for input is no silence.
 """
@@ -196,13 +196,14 @@ def _client_overdue(ledger: RunLedger, due: Due, now: int, life: Life, stalled: 
         ledger.gone[due.key] = None
         found.excused |= ledger.followers - ledger.readers
         return now
-    # Half the deadline: an ack that was under way at the write shows life a moment later, and nothing of what followed.
-    alive = {socket for socket in witnesses if life(socket) > due.since_ns + ledger.limits.client // 2}
+    # An ack that was under way at the write shows life a moment later, and nothing of what followed.
+    ack_ns = min(_ACK_NS, ledger.limits.client // 2)
+    alive = {socket for socket in witnesses if life(socket) > due.since_ns + ledger.limits.client - ack_ns}
     if alive:
         seq, acks_by_ns = ledger.woken
         if seq != due.key or acks_by_ns < due.since_ns:
             lived_ns = max(map(life, alive))
-            acks_by_ns = lived_ns + min(_ACK_NS, ledger.limits.client // 2) if lived_ns <= now else now
+            acks_by_ns = lived_ns + ack_ns if lived_ns <= now else now
             ledger.woken = (due.key, acks_by_ns)
         if now < acks_by_ns:
             return acks_by_ns

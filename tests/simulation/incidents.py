@@ -132,7 +132,7 @@ class Truth:
             yield f"{said}, and it was never written"
         if any(seq >= (lost.seq or 0) and at < now - HANDLING_NS for at, seq in self._acks.get(run_id, ())):
             yield f"{said}, and its ack had come"
-        lively = lost.since_ns + ledger.limits.client // 2
+        lively = lost.since_ns + ledger.limits.client - min(NS_PER_SECOND, ledger.limits.client // 2)
         following = [wire for wire in self.wires if watch.follows(wire, run_id)]
         if not any(wire.server.last_life_ns > lively for wire in following):
             yield f"{said}, and none of its {len(following)} sockets is known to be alive"

@@ -88,7 +88,7 @@ BUGS = {
     "repeated_start_is_not_followed": Bug(
         "resume",
         "a client that lost its memory gets its run, but not its events",
-        (Change(SocketRuns.start, "await self._follow_again(accepted.context.run_id)", "pass"),),
+        (Change(SocketRuns.start, "await self._follow_again(run_id)", "pass"),),
     ),
     "ack_beyond_what_was_sent": Bug(
         "acks",
@@ -287,7 +287,7 @@ BUGS = {
     "alarm_before_liveness": Bug(
         "incidents",
         "a client is blamed that nobody knows to be alive",
-        (Change(deadlines._client_overdue, "if life(socket) > due.since_ns + ledger.limits.client // 2}", "}"),),
+        (Change(deadlines._client_overdue, "if life(socket) > due.since_ns + ledger.limits.client - ack_ns}", "}"),),
     ),
     "no_alarm_at_the_emitter": Bug(
         "incidents",
