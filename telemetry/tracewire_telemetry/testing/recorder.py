@@ -56,7 +56,8 @@ class InProcessRecorder(Recording, SpanExporter):
 class OtlpReceiver(Recording):
     """Receives OTLP over HTTP: protobuf or JSON, gzipped or not, on a port of loopback (0: a free one).
 
-    A context manager. `environment` is what the program under test needs. Traces become spans; metrics and log records are kept as texts.
+    A context manager. `environment` is what the program under test needs. Traces become spans; metrics and log records
+    are kept as texts.
     What cannot be read is answered with 4xx and noted in `problems`, which a wait that fails tells.
     """
 
