@@ -30,17 +30,19 @@ MISSED: Final = {
 LOST: Final = loser("engine", "agent_thinking")
 """A user who will never have theirs: their run ends without it, and is settled."""
 ENVIRON: Final = {
-    "TRACEWIRE_IDLE_DEADLINE_SECONDS": "1.5",
-    "TRACEWIRE_EMITTER_DEADLINE_SECONDS": "1",
-    "TRACEWIRE_OUTBOX_AGE_SECONDS": "1",
-    "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "1.5",
-    "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "4",
-    "TRACEWIRE_SILENCE_DEADLINE_SECONDS": "1",
+    "TRACEWIRE_IDLE_DEADLINE_SECONDS": "4",
+    "TRACEWIRE_BRIDGE_DEADLINE_SECONDS": "3",
+    "TRACEWIRE_EMITTER_DEADLINE_SECONDS": "3",
+    "TRACEWIRE_OUTBOX_AGE_SECONDS": "2",
+    "TRACEWIRE_SOCKET_DEADLINE_SECONDS": "3",
+    "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "6",
+    "TRACEWIRE_SILENCE_DEADLINE_SECONDS": "3",
     "TRACEWIRE_HEAL_DEADLINE_SECONDS": "600",
     "TRACEWIRE_MISSING_SHOWN_SECONDS": "2.5",
     "TRACEWIRE_CANARY_DETECTION_SECONDS": "2",
     "TRACEWIRE_DRAIN_GRACE_SECONDS": "0.2",
 }
+"""Short, and yet longer than anything takes on a machine that is busy."""
 AGENTS: Final = ("support.losses:loses", "support.agents:five", "support.agents:raises", "support.agents:asks")
 
 
