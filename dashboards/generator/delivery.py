@@ -155,7 +155,7 @@ def _alerts() -> table.Panel:
         "to what they miss and to their traces, on an alert to the runbook, on an instance to its live incidents.",
         Asked(f"1000 * {began} * on ({labels}) {firing}"),
         columns=(
-            Column("severity", "Severity", width=90),
+            Column("severity", "Severity", width=90, colors={"critical": "red", "warning": "orange"}),
             Column("alertname", "Alert", links=[links.link("Runbook", links.to_board(links.RUNBOOK))]),
             Column(
                 "user_id",
@@ -173,4 +173,5 @@ def _alerts() -> table.Panel:
             Column("Value", "Since", unit=SINCE, width=130),
         ),
         none="No alert fires",
+        first="Severity",
     )

@@ -38,7 +38,7 @@ class Asked(NamedTuple):
 
 
 class Column(NamedTuple):
-    """How one column of a table is shown."""
+    """How one column of a table is shown: in a colour by steps of its number, or by its text."""
 
     name: str
     title: str
@@ -47,6 +47,7 @@ class Column(NamedTuple):
     width: int = 0
     steps: Steps = ()
     texts: dict[str, str] | None = None
+    colors: dict[str, str] | None = None
     hidden: bool = False
 
 
@@ -118,11 +119,17 @@ def rows(
     columns: Sequence[Column],
     none: str,
     unit: str = COUNT,
+    first: str = "",
     transformations: Sequence[dashboard.DataTransformerConfig] = (),
 ) -> table.Panel:
-    """A table of what is so now. Several queries are merged into one row for each set of labels."""
+    """A table of what is so now. Several queries are merged into one row for each set of labels.
+
+    Rows are in the order of the column that is entitled `first`, where it is named.
+    """
     panel = table.Panel().title(title).description(description).unit(unit).datasource(PROMETHEUS).no_value(none)
     panel = panel.targets([_query(one, index, instant=True, tabular=True) for index, one in enumerate(asked)])
+    if first:
+        panel = panel.sort_by([common_builders.TableSortByFieldState().display_name(first)])
     merged = [transformation("merge")] if len(asked) > 1 and not transformations else []
     return _shown(panel.transformations([*merged, *transformations]), (Column("Time", "Time", hidden=True), *columns))
 
@@ -175,7 +182,8 @@ def _shown(panel: table.Panel, columns: Sequence[Column]) -> table.Panel:
 
 
 def _properties(column: Column) -> Sequence[Property]:
-    found = [Property(id_val="displayName", value=column.title)]
+    # Else the table's own text for finding nothing at all would stand in each empty cell.
+    found = [Property(id_val="displayName", value=column.title), Property(id_val="noValue", value="–")]
     if column.hidden:
         found.append(Property(id_val="custom.hidden", value=True))
     if column.unit:
@@ -185,10 +193,17 @@ def _properties(column: Column) -> Sequence[Property]:
     if column.links:
         found.append(Property(id_val="links", value=list(column.links)))
     if column.texts:
-        results = {value: {"text": shown, "index": index} for index, (value, shown) in enumerate(column.texts.items())}
-        found.append(Property(id_val="mappings", value=[{"type": "value", "options": results}]))
+        found.append(_mapped({value: {"text": shown} for value, shown in column.texts.items()}))
+    if column.colors:
+        found.append(_mapped({value: {"color": color} for value, color in column.colors.items()}))
+        found.append(Property(id_val="custom.cellOptions", value={"type": "color-text"}))
     if column.steps:
         steps = [{"value": value, "color": color} for value, color in column.steps]
         found.append(Property(id_val="thresholds", value={"mode": "absolute", "steps": steps}))
         found.append(Property(id_val="custom.cellOptions", value={"type": "color-background", "mode": "basic"}))
     return found
+
+
+def _mapped(results: dict[str, dict[str, object]]) -> Property:
+    ordered = {value: {**shown, "index": index} for index, (value, shown) in enumerate(results.items())}
+    return Property(id_val="mappings", value=[{"type": "value", "options": ordered}])

@@ -138,6 +138,7 @@ def _table() -> table.Panel:
             Column("job", "Job"),
         ),
         none="Nobody misses an event",
+        first="Since",
     )
 
 
