@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -37,12 +37,13 @@ DEADLINES: Final = {"TRACEWIRE_CLIENT_DEADLINE_SECONDS": "5", "TRACEWIRE_HEAL_DE
 class Passed(Struct, frozen=True):
     """What of one run's trace came out. `promised` is what its root says, and the spans of the service that it called.
 
-    Without a root nothing is promised.
+    Without a root nothing is promised, and no reason given.
     """
 
     name: str
     received: int
     promised: int | None
+    keep_reason: str | None
 
     @property
     def whole(self) -> bool:
@@ -95,7 +96,7 @@ class Traffic:
             await follow(wire, run_id, but="agent_completed")
             self._note(name, wire, run_id)
 
-    async def calls(self, name: str, *, fails: bool = False, then: Any = None) -> None:
+    async def calls(self, name: str, *, fails: bool = False, then: Awaitable[Any] | None = None) -> None:
         """A run whose tool calls the service, which has reported before `then` is awaited, and answers after that."""
         async with self._wire(name) as wire:
             run_id = await wire.start_run({"url": self.service.url(_word(name)), "fails": fails}, agent="prices")
@@ -108,13 +109,15 @@ class Traffic:
             self.service.answer(_word(name))
             await self._finish(name, wire, run_id, spans=1)
 
-    async def calls_until_killed(self, name: str) -> None:
-        """A run whose tool calls the service, and whose server is killed while it waits for the answer."""
+    async def calls_until_killed(self, name: str, *, after: Awaitable[Any] | None = None) -> None:
+        """A run whose tool calls the service, and whose server is killed, after this, while it waits for the answer."""
         async with self._wire(name) as wire:
             run_id = await wire.start_run({"url": self.service.url(_word(name))}, agent="prices")
             await wire.receive_type("tool_executing")
             self._note(name, wire, run_id, spans=1)
             await asyncio.to_thread(self.service.reported, _word(name))
+            if after is not None:
+                await after
             self.server.process.kill()
             await wire.closed()
 
@@ -124,7 +127,8 @@ class Traffic:
         trace = RecordedTrace(span for span in self.spans if span.trace_id == trace_id)
         roots = [span for span in trace if not span.parent_id]
         promised = roots[0].attributes[Attribute.SPAN_COUNT] + extra if roots else None
-        return Passed(name, len({span.span_id for span in trace}), promised)
+        reason = roots[0].attributes.get(Attribute.KEEP_REASON) if roots else None
+        return Passed(name, len({span.span_id for span in trace}), promised, reason)
 
     @property
     def spans(self) -> list[RecordedSpan]:
