@@ -12,7 +12,7 @@ import pytest
 from dashboards import reference
 from tracewire_telemetry import catalog, catalog_labels, catalog_spans
 from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, PROCESS_METRICS, MetricSpec
-from tracewire_telemetry.catalog_attributes import ATTRIBUTES, SCOPE, Attribute
+from tracewire_telemetry.catalog_attributes import ATTRIBUTES, RESOURCE_ATTRIBUTES, SCOPE, Attribute
 from tracewire_telemetry.catalog_logs import LOGS
 from tracewire_telemetry.catalog_spans import SPANS
 from tracewire_telemetry.catalog_specs import LabelSpec, SpanSpec
@@ -53,6 +53,28 @@ def test_a_closed_set_that_leaves_a_member_out_is_refused() -> None:
     """So is one that says something of what does not exist."""
     with pytest.raises(ValueError, match="late"):
         catalog_labels._meanings(catalog_labels.Verdict, {catalog_labels.Verdict.IN_TIME: "in time"})
+
+
+def test_no_name_is_written_a_second_time_where_it_is_emitted() -> None:
+    """Code takes metrics, spans and attributes from the catalogue: a name of them stands nowhere else as a text."""
+    names = {
+        *(spec.full_name for spec in (*METRICS, *PROBE_METRICS)),
+        *(spec.operation for spec in SPANS if spec.operation.endswith(("_agent", "_tool"))),
+        *ATTRIBUTES,
+        *(spec.key for spec in RESOURCE_ATTRIBUTES),
+    }
+    product = [
+        path
+        for path in SOURCES
+        if "telemetry" in path.parts and not path.name.startswith("catalog") and "testing" not in path.parts
+    ]
+    written = [
+        f"{path.name}:{node.lineno} {node.value}"
+        for path in product
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
+    ]
+    assert written == []
 
 
 def logged() -> Iterator[tuple[str, str, Path]]:
