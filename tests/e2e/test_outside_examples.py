@@ -48,12 +48,12 @@ def test_a_tool_that_never_completes_can_be_read_off_the_failure(agent: FreshPro
     broken.change(
         "kettle_agent.py", "    return STOCK", "    await __import__('asyncio').Event().wait()\n    return STOCK"
     )
-    broken.change("tests/test_kettle_agent.py", "timeout_seconds=10", "timeout_seconds=3")
+    broken.change("tests/test_kettle_agent.py", '"red")', '"red", timeout_seconds=5)')
     code, said = broken.test("--tb=short", "tests/test_kettle_agent.py")
     print(said)
     assert code == 1
     for part in (
-        "did not end within 3 s",
+        "did not end within 5 s",
         "the client received: agent_started, agent_thinking, tool_executing",
         'tool stock (call_1) was called with {"colour": "red"} and has not completed',
         "the run of user ada, agent kettles, is still open: no terminal event was emitted",

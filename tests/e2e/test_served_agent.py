@@ -40,7 +40,7 @@ def test_a_client_that_does_not_ack_is_named(tracewire_agent: Serve) -> None:
             AssertionError, match="event 5 agent_completed has not crossed client: user ada has not acked it"
         ),
     ):
-        served.run("ada", "ask", ack=False, timeout_seconds=2)
+        served.run("ada", "ask", ack=False, timeout_seconds=4)
 
 
 def test_questions_of_the_agent_are_answered(tracewire_agent: Serve) -> None:
