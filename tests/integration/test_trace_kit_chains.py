@@ -98,7 +98,7 @@ def failed(name: str) -> Bend:
         (without("settle tool_completed"), "event 4 tool_completed is lost at client: its client did not ack it"),
         (without("send agent_thinking"), "event 2 agent_thinking is lost at socket: it did not cross socket"),
         (failed("process agent_started"), "event 1 agent_started is lost at emitter: it did not cross emitter"),
-        (without("create tool_executing"), "event 3 tool_executing is lost at engine"),
+        (without("create tool_executing"), "event 3 tool_executing is lost at bridge"),
         (without("settle tool_completed"), "the trace is cut: its root does not count as many spans as are here"),
         (without("process tool_completed"), "send tool_completed is an orphan"),
         (without("invoke_agent five"), "it has 0 roots"),

@@ -62,7 +62,7 @@ def events_received(client: ClientRecord) -> list[CrossedEvent]:
 def events_traced(trace: Iterable[RecordedSpan]) -> list[CrossedEvent]:
     """The events by what a run's trace says, in the order of their seqs.
 
-    An event has crossed a link whose span is there without an error; `create` shows `engine` too, where it begins.
+    An event has crossed a link whose span is there without an error, and with any of them `engine`, where it began.
     What was read back in a replay has crossed the socket, and the client where that was settled.
     """
     whole = trace if isinstance(trace, RecordedTrace) else RecordedTrace(trace)
@@ -84,7 +84,7 @@ def events_traced(trace: Iterable[RecordedSpan]) -> list[CrossedEvent]:
             if what != "replay":
                 types[seq] = what
             if span.status != "error":
-                crossed[seq] |= {"engine", "bridge"} if operation == "create" else {OPERATIONS[operation]}
+                crossed[seq] |= {"engine", OPERATIONS[operation]}
     return unsequenced + [
         CrossedEvent(*owners[seq], seq, types.get(seq, "?"), tuple(link for link in LINK_NAMES if link in crossed[seq]))
         for seq in sorted(owners)
