@@ -12,9 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mutants.campaign import Campaign, Evening
+from mutants.campaign import Campaign
 from mutants.judging import HEADER, counted, others, rows_of
 from mutants.rows import all_rows, short_rows
+from mutants.stories import Evening
 
 
 def main() -> int:

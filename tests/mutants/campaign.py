@@ -9,15 +9,15 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
-from msgspec import Struct
 
 from mutants.moments import let_pass
-from mutants.proxy import Crossing, MutatingProxy
+from mutants.proxy import MutatingProxy
 from mutants.rows import Mutant
+from mutants.stories import Evening, Story, traces_of
 from mutants.told import GaugeReader, Labels, LogReader, samples
 from support.auth import E2EAuthHelper
 from support.chain_checks import AGENT
@@ -26,7 +26,6 @@ from support.servers import FIVE, ServerProcess
 from support.wire import Frame
 from tracewire.client import Client, ClientError, ClientRun
 from tracewire_telemetry.testing.recorder import OtlpReceiver
-from tracewire_telemetry.testing.spans import RecordedTrace
 
 TESTS: Final = Path(__file__).resolve().parents[1]
 ALERT: Final = "TracewireUserEventsMissing"
@@ -52,38 +51,6 @@ TRACE_SECONDS: Final = 6.0
 ALERT_SECONDS: Final = 60.0
 MANY: Final = {"sum by (job) (tracewire_users_affected) > 10": "sum by (job) (tracewire_users_affected) > 100000"}
 """So many at once are otherwise one notification."""
-
-
-class Story(Struct):
-    """What became of one user's run, from everybody's point of view."""
-
-    user_id: str
-    mutant: Mutant | None
-    mark: str
-    run_id: str
-    crossing: Crossing
-    processed: list[Frame]
-    client_error: str
-    settled: bool
-    durable: list[Frame] = []
-    acked_seq: int = 0
-    trace: RecordedTrace = RecordedTrace(())
-    incidents: list[dict[str, Any]] = []
-    told: set[Labels] = set()
-    done: bool = False
-    named: str = ""
-
-
-class Evening(Struct):
-    """Everything that came of the matrix. `counters` are the server's at the end, by name and labels' values."""
-
-    stories: list[Story]
-    controls: list[Story]
-    crossings: dict[str, Crossing]
-    counters: dict[tuple[str, ...], float]
-    problems: list[dict[str, Any]]
-    monitored: bool
-    seconds: float
 
 
 class Campaign:
@@ -288,23 +255,3 @@ async def _follow(run: ClientRun, processed: list[Frame]) -> str:
     except ClientError as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def traces_of(receiver: OtlpReceiver, runs: Iterable[str]) -> dict[str, RecordedTrace]:
-    """What was received of each run: of every trace that holds a span of it, but for replays after its end."""
-    by_trace: dict[str, list[Any]] = {}
-    of_runs: dict[str, set[str]] = {run_id: set() for run_id in runs}
-    for span in receiver.spans:
-        by_trace.setdefault(span.trace_id, []).append(span)
-        run_id = span.attributes.get("tracewire.run.id")
-        if run_id in of_runs:
-            of_runs[run_id].add(span.trace_id)
-    return {
-        run_id: RecordedTrace(
-            span
-            for trace_id in sorted(trace_ids)
-            if not any(one.name == "send replay" and not one.parent_id for one in by_trace[trace_id])
-            for span in by_trace[trace_id]
-        )
-        for run_id, trace_ids in of_runs.items()
-    }

@@ -61,7 +61,7 @@ def expected(row: Mutant) -> Expected:
         case "leak":
             return Expected("L4", ("payload",))
         case "astray":
-            return Expected("L4", ("payload", "trace"), RESUMED, ("socket", row.event_type, "healed"))
+            return Expected("L4", ("payload",), RESUMED, ("socket", row.event_type, "healed"))
         case "clock":
             return Expected("L5", ("payload",))
         case _:  # what befalls the trace alone

@@ -8,18 +8,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from mutants.campaign import Evening, Story
 from mutants.expected import expected
 from mutants.rows import Mutant
+from mutants.stories import Evening, Story
 from support.chain_checks import Finding, payload_findings, trace_findings, traceparents
 from support.served_chain import unflagged
 from support.wire import contract_problems
 
 _NAMED: Final = re.compile(r"\b(L[1-6]): ")
 _OWNED: Final = re.compile(r'mark-[0-9a-f]{16}|(?<="run_id": ")[^"]+')
-
-
-_ACK: Final = {("unstamped", "client"): "ack"}
 
 
 class Seen(Struct):
@@ -46,8 +43,8 @@ class Seen(Struct):
 
     @property
     def seen_in(self) -> list[str]:
-        """Where they found it."""
-        return sorted({finding.seen_in for finding in self.findings})
+        """Where they found that link broken."""
+        return sorted({finding.seen_in for finding in self.findings if finding.check == self.check})
 
 
 def seen_of(story: Story, strayed: Sequence[str] = ()) -> Seen:
@@ -90,16 +87,16 @@ def _named(story: Story) -> str | None:
 
 def _healed(story: Story) -> list[str]:
     """What was done about it, as far as it can be counted."""
-    crossing = story.crossing
+    crossing, mutant = story.crossing, story.mutant
     healed = [f"closed {code}" for code in crossing.closes if code == 4003]
     healed += ["resumed"] * sum(story.run_id in runs for runs in crossing.resumes)
     healed += [f"healed at {one['link']}" for one in story.incidents if one["state"] == "healed"]
-    if story.mutant is not None and "ack" in (story.mutant.where, _ACK.get((story.mutant.what, story.mutant.where))):
+    if mutant is not None and (mutant.where == "ack" or (mutant.what, mutant.where) == ("unstamped", "client")):
         ends = Counter(one.end_ns for one in story.trace if one.name.startswith("settle ") and one.status != "error")
         healed += ["acked with the next"] * sum(count - 1 for count in ends.values())
     seqs = [event["seq"] for event in crossing.events if event["run_id"] == story.run_id]
     healed += ["taken once"] * (len(seqs) - len(set(seqs)))
-    if story.mutant is not None and story.mutant.what == "repeat" and "taken once" not in healed:
+    if mutant is not None and mutant.what == "repeat" and "taken once" not in healed:
         healed.append("taken once")  # of two that were handed over, one went on
     return healed
 
