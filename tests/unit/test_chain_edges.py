@@ -3,6 +3,7 @@
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from tracewire_telemetry.chain import ChainSpans, chain_spans, envelope_traceparents, parse_traceparent, tool_span_id
 from tracewire_telemetry.vocabulary import EventType, Link
@@ -154,7 +155,9 @@ def test_a_clients_context_is_read_from_its_text_alone() -> None:
     parsed = parse_traceparent(TRACEPARENT)
     assert parsed is not None
     assert (0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7) == (parsed.trace_id, parsed.span_id)
-    assert parse_traceparent("00-zz-zz-01") is None
+    current = NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(1)))
+    with use_span(current):
+        assert parse_traceparent("00-zz-zz-01") is None
 
 
 def test_what_settled_it_hangs_under_the_send_that_was_acked_first() -> None:

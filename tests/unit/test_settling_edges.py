@@ -8,7 +8,7 @@ import structlog
 from structlog.testing import CapturedCall, CapturingLogger
 
 from tracewire_telemetry import settling
-from tracewire_telemetry.spans import RunSpans
+from tracewire_telemetry.spans import SPANS_PER_TURN, RunSpans
 from tracewire_telemetry.vocabulary import EventType, Outcome
 from unit.ledgers import ns
 from unit.test_watch import Watched, durable, settled
@@ -79,6 +79,20 @@ async def test_lost_stamps_are_counted_and_said(watched: Watched) -> None:
     whole.ended(Outcome.CANCELLED)
     await settled(watched)
     assert 1 == len(calls(watched, "stamps_lost"))
+
+
+async def test_a_long_run_is_settled_over_several_turns_and_leaves_whole(watched: Watched) -> None:
+    """Its spans are more than are built in one turn."""
+    run = watched.open()
+    durable(run, STARTED, 0)
+    for number in range(SPANS_PER_TURN):
+        durable(run, EventType.AGENT_THINKING, number)
+    run.ended(Outcome.CANCELLED)
+    await settled(watched)
+    assert watched.queue.flush(WAIT_SECONDS)
+    trace = watched.recorder.trace_of_run("run")
+    assert trace.complete
+    assert 1 + 2 * (1 + SPANS_PER_TURN) == len(trace)
 
 
 @pytest.mark.parametrize("step", ["build", "finish", "leave"])
