@@ -66,6 +66,7 @@ GROUPS: Final = {
             "tests/e2e/test_misbehaving_agents.py",
             "tests/integration/test_broken_stations.py",
             "tests/integration/test_execution_engine_factory_delegation.py",
+            "tests/integration/test_station_outcomes.py",
         ),
     ),
 }

@@ -1,0 +1,51 @@
+"""What bridge and emitter write of runs that do not complete by themselves: the log has it as the user is told it."""
+
+from pathlib import Path
+from typing import Any
+
+from support.agents import known_agents
+from support.servers import server_under_test
+from support.wire import wire_to
+from tracewire.bridge.agent_websocket_bridge import LEFT_OPEN
+from tracewire.engine.agent import agent, spec_of
+from tracewire_telemetry.vocabulary import Outcome
+
+
+@agent(name="forgets")
+async def forgets(ctx: Any) -> str:
+    """Opens two tools and closes neither."""
+    await ctx.tool("first").open()
+    await ctx.tool("second").open()
+    return "answer"
+
+
+async def test_tools_that_are_open_at_the_end_are_closed_by_name_with_what_happened(tmp_path: Path) -> None:
+    """In the order in which they were opened, before the terminal event, with how long they had been executing."""
+    async with (
+        server_under_test(tmp_path / "data", agents=[spec_of(forgets)]) as server,
+        wire_to(server.server.ws_url, server.token("ada")) as wire,
+    ):
+        events = await wire.receive_run(await wire.start_run("go", agent="forgets"))
+    opened = [event["data"] for event in events if event["type"] == "tool_executing"]
+    closed = [event["data"] for event in events if event["type"] == "tool_completed"]
+    expected = [(call["tool_call_id"], call["tool_name"], "cancelled", None, LEFT_OPEN) for call in opened]
+    names = ("tool_call_id", "tool_name", "status", "result", "error")
+    assert expected == [tuple(call[name] for name in names) for call in closed]
+    assert ["first", "second"] == [call["tool_name"] for call in closed]
+    assert all(call["duration_ms"] > 0 for call in closed)
+    assert "agent_completed" == events[-1]["type"]
+
+
+async def test_the_log_knows_how_a_run_ended(tmp_path: Path) -> None:
+    """Cancelled, by its terminal event's commit: nothing else tells a later process."""
+    async with server_under_test(tmp_path / "data", agents=known_agents()) as server:
+        async with wire_to(server.server.ws_url, server.token("ada")) as wire:
+            cancelled = await wire.start_run("go", agent="waits")
+            await wire.receive_type("agent_thinking")
+            await wire.send("cancel_run", run_id=cancelled)
+            await wire.receive_run(cancelled)
+            completed = await wire.start_run("go", agent="five")
+            await wire.receive_run(completed)
+        ended = {run_id: await server.server.log.run(run_id) for run_id in (cancelled, completed)}
+    outcomes = {run_id: run.outcome for run_id, run in ended.items() if run is not None}
+    assert {cancelled: Outcome.CANCELLED, completed: Outcome.COMPLETED} == outcomes
