@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-KILLED: Final = frozenset({1, 3, 37, 24, 36, -24, 152, 255, -9, -11, 139})
-"""Exit codes of runs in which a test failed or did not come to its end (mutmut's `status_by_exit_code`)."""
+from mutation.workspace import GROUPS
+
 SURVIVED: Final = 0
+"""mutmut's exit codes (its `status_by_exit_code`); with any other, a test failed or did not come to its end."""
 UNTESTED: Final = frozenset({5, 33})
 
 
@@ -15,6 +16,8 @@ def results(folder: Path) -> Iterator[tuple[str, str, int | None]]:
     """Module, mutant and exit code of each mutant; `None` where it was not tried."""
     for meta in sorted((folder / "mutants" / "src").rglob("*.meta")):
         module = meta.relative_to(folder / "mutants" / "src").as_posix().removesuffix(".meta")
+        if module not in GROUPS[folder.name].modules:
+            continue  # of an earlier run with other groups
         for name, code in json.loads(meta.read_text())["exit_code_by_key"].items():
             yield module, name, code
 

@@ -1,6 +1,7 @@
 """What the watch asks of a socket: each is done once, told to operators, and not to one that is closed."""
 
 import asyncio
+import time
 
 import pytest
 import structlog
@@ -9,6 +10,7 @@ from structlog.testing import CapturedCall, CapturingLogger
 from tracewire.delivery import connection as connection_module
 from tracewire.delivery.connection import LINES_BYTES_MAX, Connection
 from tracewire_telemetry.carried import Replay
+from tracewire_telemetry.ledger import NS_PER_SECOND
 from tracewire_telemetry.vocabulary import CloseCode
 from unit.sockets import Socket, accepted_run
 
@@ -132,3 +134,14 @@ async def test_a_frame_of_lines_takes_no_further_object_past_its_limit(sizes: li
         socket.connection.send(body)
     await turn()
     assert expected == len(socket.transport.frames[-2 if expected < len(bodies) else -1].split(b"\n"))
+
+
+async def test_a_socket_is_too_slow_when_a_frame_has_waited_too_long_at_that_moment() -> None:
+    """Not a moment before."""
+    socket = Socket(age_seconds=1)
+    socket.transport.writable = False
+    before = time.monotonic_ns()
+    socket.connection.send(b"waits")
+    after = time.monotonic_ns()
+    assert not socket.connection.too_slow(before + NS_PER_SECOND)
+    assert socket.connection.too_slow(after + NS_PER_SECOND + 1)

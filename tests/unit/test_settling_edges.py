@@ -10,7 +10,7 @@ from structlog.testing import CapturedCall, CapturingLogger
 from tracewire_telemetry import settling
 from tracewire_telemetry.spans import SPANS_PER_TURN, RunSpans
 from tracewire_telemetry.vocabulary import EventType, Outcome
-from unit.ledgers import ns
+from unit.ledgers import OPENED_UNIX_NS, identity_of, ns
 from unit.test_watch import Watched, durable, settled
 
 STARTED, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_COMPLETED
@@ -93,6 +93,17 @@ async def test_a_long_run_is_settled_over_several_turns_and_leaves_whole(watched
     trace = watched.recorder.trace_of_run("run")
     assert trace.complete
     assert 1 + 2 * (1 + SPANS_PER_TURN) == len(trace)
+
+
+async def test_a_trace_that_is_not_kept_is_not_handed_on(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good run that its share leaves out; it is settled as any other."""
+    offered: list[object] = []
+    monkeypatch.setattr(watched.queue, "offer", offered.append)
+    run = watched.watch.open(identity_of(sampled=False), (), now=ns(0), unix_ns=OPENED_UNIX_NS)
+    durable(run, STARTED, 0)
+    run.ended(Outcome.CANCELLED)
+    await settled(watched)
+    assert ([], 1) == (offered, len(calls(watched, "run_settled")))
 
 
 @pytest.mark.parametrize("step", ["build", "finish", "leave"])

@@ -116,6 +116,9 @@ async def test_what_a_socket_was_not_given_is_missing_from_that_moment(scene: Sc
     [lost] = run.ledger.missing
     assert before <= lost.at_ns <= time.monotonic_ns()
     assert [(("ada", "agent_started", "socket"), 1)] == list(scene.metrics.users.series())
+    scene.metrics.users.end(SeriesKey("ada", "agent_started", Link.SOCKET), 1, time.monotonic_ns())
+    scene.metrics.users.expire(lost.at_ns + 9_000 * MS)
+    assert 1 == scene.metrics.users.users_affected
 
 
 async def test_an_end_is_counted_with_how_long_the_run_took(scene: Scene) -> None:
@@ -146,8 +149,8 @@ async def test_runs_that_are_settled_are_waited_for_and_for_no_longer(scene: Sce
 async def test_what_an_earlier_process_left_open_heals_by_acks_of_runs_that_are_not_here(scene: Scene) -> None:
     """And is given up after as long as what is open here."""
     left = [
-        Incident(f"id-{name}", name, "ada", "five", "0" * 32, Link.CLIENT, "agent_thinking", 1, 2, 1, OPENED_UNIX_NS)
-        for name in ("acked", "left")
+        Incident(f"id-{name}", name, "ada", "five", "0" * 32, Link.CLIENT, event_type, 1, 2, 1, OPENED_UNIX_NS)
+        for name, event_type in (("acked", "agent_thinking"), ("left", "agent_started"))
     ]
     scene.watch.adopt(left)
     scene.watch.acknowledged_elsewhere("acked", 1)
