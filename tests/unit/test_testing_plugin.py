@@ -79,7 +79,7 @@ def test_a_golden_trace_stands_next_to_its_test(pytester: pytest.Pytester) -> No
     assert "GET / [internal]" in (pytester.path / golden).read_text()
     code, said = run(pytester)
     assert (code, "golden traces written" in said) == (0, False)
-    pytester.makepyfile(test_shop=USES.replace('"query"):', '"scan"):').replace("budgets", "budgets"))
+    pytester.makepyfile(test_shop=USES.replace('"query"):', '"scan"):'))
     code, said = run(pytester)
     assert (code, "-  query [internal]" in said, "+  scan [internal]" in said) == (1, True, True), said
 
