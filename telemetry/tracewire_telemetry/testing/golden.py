@@ -116,7 +116,7 @@ class GoldenTraces:
         whole, path = some(trace), self.path(name)
         if budgets and self._with_budgets:
             assert_shares(whole, budgets)
-        options = {"varies": varies, "leave_out": leave_out, "replace": replace}
+        options = {"varies": tuple(varies), "leave_out": tuple(leave_out), "replace": replace}
         text = golden_text(whole, **options, remote_parent=remote_parent)  # type: ignore[arg-type] # as above
         try:
             if not path.is_file():
