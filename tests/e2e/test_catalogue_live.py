@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,7 @@ from tracewire_telemetry.testing.recorder import OtlpReceiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+MOVED_SECONDS: Final = 45.0
 TESTS: Final = Path(__file__).resolve().parents[1]
 ELSEWHERE: Final = {
     "runs_total{outcome=log_unavailable}": ("takes a disk that fails", "e2e/test_disk.py"),
@@ -96,8 +98,10 @@ async def probe_of(process: ServerProcess) -> AsyncIterator[str]:
 
 async def moved(url: str, sample: str) -> str:
     """The metrics at this address, as soon as this sample is above 0."""
-    async with asyncio.timeout(load.WITHIN_SECONDS), httpx.AsyncClient() as http:
+    give_up_at = time.monotonic() + MOVED_SECONDS
+    async with httpx.AsyncClient() as http:
         while not re.search(rf"^{re.escape(sample)} [1-9]", text := (await http.get(url)).text, re.MULTILINE):
+            assert time.monotonic() < give_up_at, f"{sample} does not move:\n{text}"
             await asyncio.to_thread(threading.Event().wait, load.LOOK_SECONDS)
     return text
 
