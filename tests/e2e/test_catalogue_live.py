@@ -22,7 +22,8 @@ from msgspec.structs import replace as with_changes
 
 from support import catalogue_load as load
 from support.catalogue_checks import Catalogue, Seen, changed, undeclared, unseen
-from support.catalogue_load import AGENTS, ORDINARY, STRAINED, Load
+from support.catalogue_load import AGENTS, ORDINARY, STRAINED
+from support.catalogue_users import LOOK_SECONDS, Load
 from support.servers import ServerProcess
 from tracewire_telemetry.catalog import EVENTS, METRICS, MetricSpec
 from tracewire_telemetry.catalog_attributes import ATTRIBUTES, Attribute, ResourceAttribute
@@ -102,7 +103,7 @@ async def moved(url: str, sample: str) -> str:
     async with httpx.AsyncClient() as http:
         while not re.search(rf"^{re.escape(sample)} [1-9]", text := (await http.get(url)).text, re.MULTILINE):
             assert time.monotonic() < give_up_at, f"{sample} does not move:\n{text}"
-            await asyncio.to_thread(threading.Event().wait, load.LOOK_SECONDS)
+            await asyncio.to_thread(threading.Event().wait, LOOK_SECONDS)
     return text
 
 

@@ -6,24 +6,22 @@ small limits, `strained` for one whose receiver refuses spans and whose log forg
 
 import asyncio
 import contextlib
-import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import httpx
 from websockets.exceptions import ConnectionClosed
 
-from support.catalogue_server import DEFECT
+from support.catalogue_refusals import closes, expires_signed_in, floods, http_refusals, refusals
+from support.catalogue_users import LIMITS, Load, ack_all, look_again
 from support.incident_clients import without_gap
 from support.losses import loser
 from support.pouring import stalling_socket
 from support.raw_socket import TEXT, frame, raw_socket
 from support.servers import FIVE, ServerProcess
-from support.wire import Frame, Wire, wire_to
+from support.wire import Frame, Wire
 from tracewire.drilling import Drilling, DrillOrder
 from tracewire.engine.agent import agent
-from tracewire.gateway.auth import sign_token
-from tracewire.settings import load_settings
 from tracewire_telemetry.vocabulary import EVENT_TYPES, LINKS
 
 AGENTS: Final = tuple(
@@ -49,13 +47,6 @@ DEADLINES: Final = {
     "TRACEWIRE_CLIENT_DEADLINE_SECONDS": "4",
     "TRACEWIRE_SILENCE_DEADLINE_SECONDS": "1",
 }
-LIMITS: Final = {
-    "TRACEWIRE_RUNS_PER_USER_MAX": "2",
-    "TRACEWIRE_SOCKETS_PER_USER_MAX": "2",
-    "TRACEWIRE_BAD_FRAMES_PER_MINUTE_MAX": "5",
-    "TRACEWIRE_FRAMES_PER_SECOND_MAX": "20",
-    "TRACEWIRE_JWT_LEEWAY_SECONDS": "0",
-}
 ORDINARY: Final = DEADLINES | LIMITS | {"TRACEWIRE_CANARY_DETECTION_SECONDS": "1", "TRACEWIRE_DRAIN_GRACE_SECONDS": "3"}
 STRAINED: Final = {
     "TRACEWIRE_HEARTBEAT_SECONDS": "0.5",
@@ -67,7 +58,6 @@ STRAINED: Final = {
 LATE_SECONDS: Final = 2.2
 """Past the two seconds within which an event is in time, and before the client's deadline."""
 WITHIN_SECONDS: Final = 90.0
-LOOK_SECONDS: Final = 0.1
 THOUGHTS: Final = 600
 """Of a run with more spans than a trace holds."""
 
@@ -116,48 +106,6 @@ async def ends_span_late(ctx: Any) -> str:
 
 
 # Clients.
-
-
-class Load:
-    """Users of one server."""
-
-    def __init__(self, server: ServerProcess) -> None:
-        self.server = server
-
-    def socket(self, user: str, **options: Any) -> Any:
-        """A ready socket of this user."""
-        return wire_to(self.server.ws_url, self.server.token(user), **options)
-
-    def http(self, user: str | None = None) -> httpx.AsyncClient:
-        """The public port, signed in as this user."""
-        headers = {"Authorization": f"Bearer {self.server.token(user)}"} if user is not None else {}
-        return httpx.AsyncClient(base_url=self.server.url, headers=headers)
-
-    async def run(self, user: str, agent: str, input_value: Any = "go") -> list[Frame]:
-        """A whole run of an acking client."""
-        async with self.socket(user) as wire:
-            run_id = await wire.start_run(input_value, agent=agent)
-            return await ack_all(wire, run_id)
-
-    async def cancelled(self, user: str, agent: str, at: str) -> None:
-        """A run that its user cancels."""
-        async with self.socket(user) as wire:
-            run_id = await wire.start_run("go", agent=agent)
-            await wire.receive_type(at)
-            await wire.send("cancel_run", run_id=run_id)
-            await ack_all(wire, run_id)
-
-    async def rejected(self, wire: Wire, frame_type: str, **fields: Any) -> str:
-        """The code with which a frame is refused."""
-        await wire.send(frame_type, **fields)
-        return str((await wire.receive_type("rejected"))["code"])
-
-
-async def ack_all(wire: Wire, run_id: str) -> list[Frame]:
-    """The run's events to the last, acked at once."""
-    events = await wire.receive_run(run_id)
-    await wire.ack(run_id, len(events))
-    return events
 
 
 async def side_by_side(*scenarios: Awaitable[Any]) -> None:
@@ -322,80 +270,6 @@ async def reads_nothing(load: Load) -> None:
             await look_again(load.server)
 
 
-async def refusals(load: Load) -> None:
-    """Every frame that is refused for what it says, and one that comes too early."""
-    found = set()
-    async with load.socket("refused") as wire:
-        await wire.send_text("{")
-        found.add((await wire.receive_type("rejected"))["code"])
-        found.add(await load.rejected(wire, "sing"))
-        found.add(await load.rejected(wire, "authenticate", token=load.server.token("another")))
-        found.add(await load.rejected(wire, "start_run", request_id="1", agent="nobody", input="go"))
-        found.add(await load.rejected(wire, "cancel_run", run_id="00000000-0000-7000-8000-000000000000"))
-        run_id = await wire.start_run("go", agent="five", request_id="2")
-        events = await ack_all(wire, run_id)
-        found.add(await load.rejected(wire, "start_run", request_id="2", agent="five", input="something else"))
-        found.add(await load.rejected(wire, "ack", run_id=run_id, seq=len(events) + 1))
-        found.add(await load.rejected(wire, "cancel_run", run_id=run_id))
-        for _ in range(int(LIMITS["TRACEWIRE_RUNS_PER_USER_MAX"])):
-            await wire.start_run("go", agent="waits")
-        found.add(await load.rejected(wire, "start_run", request_id="3", agent="waits", input="go"))
-    async with wire_to(load.server.ws_url, ready=False) as wire:
-        found.add(await load.rejected(wire, "start_run", request_id="4", input="go"))
-    assert found == {"malformed", "unknown_frame", "forbidden", "unknown_agent", "unknown_run", "request_id_reused",
-                     "ack_ahead", "run_ended", "too_many_runs", "not_ready"}  # fmt: skip
-
-
-async def http_refusals(load: Load) -> None:
-    """Requests that are refused, by whom they come from or what they ask for."""
-    async with load.http() as http:
-        assert (await http.get("/runs")).json()["code"] == "unauthenticated"
-    async with httpx.AsyncClient(base_url=load.server.ops_url) as http:
-        assert (await http.post("/revocations", json={})).json()["code"] == "invalid_input"
-
-
-async def closes(load: Load) -> None:
-    """Sockets that the server closes for what they send, for who they are, and for a defect of its own."""
-    sent = {1002: frame(TEXT, b"hello", masked=False), 1007: frame(TEXT, b"\xff\xfe"), 1009: frame(TEXT, b"x" * 70_000)}
-    for code, what in sent.items():
-        async with raw_socket(load.server.url, load.server.token(f"closed with {code}")) as socket:
-            socket.send(what)
-            assert (await socket.read_to_end())[-1].close_code == code
-    async with wire_to(load.server.ws_url, "no token", ready=False) as wire:
-        assert (await wire.closed())[0] == 4501
-    async with wire_to(
-        load.server.ws_url, load.server.token("elsewhere"), origin="https://evil.test", ready=False
-    ) as wire:
-        assert (await wire.closed())[0] == 4503
-    async with load.socket("speaks badly") as wire:
-        for _ in range(int(LIMITS["TRACEWIRE_BAD_FRAMES_PER_MINUTE_MAX"]) + 1):
-            await wire.send_text("{")
-        assert (await wire.closed())[0] == 4504
-    async with load.socket("everywhere"), load.socket("everywhere"), load.socket("everywhere", ready=False) as wire:
-        assert (await wire.closed())[0] == 4505
-    async with wire_to(load.server.ws_url, ready=False) as wire:
-        await wire.send("authenticate", token=DEFECT)
-        assert (await wire.closed())[0] == 1011
-
-
-async def floods(load: Load) -> None:
-    """A user who sends more frames than may be."""
-    async with load.socket("floods") as wire:
-        with contextlib.suppress(ConnectionClosed):
-            for _ in range(10 * int(LIMITS["TRACEWIRE_FRAMES_PER_SECOND_MAX"])):
-                await wire.send("cancel_run", run_id="none")
-            while (await wire.receive_type("rejected"))["code"] != "rate_limited":
-                pass
-
-
-async def expires_signed_in(load: Load) -> None:
-    """A user whose token ends while a socket of theirs is open."""
-    settings = load_settings({}, data_dir=str(load.server.data_dir))
-    token = sign_token(settings, "signed in for a second", ttl_seconds=1)
-    async with wire_to(load.server.ws_url, token) as wire:
-        assert (await wire.closed())[0] == 4502
-
-
 async def strained(load: Load) -> None:
     """Everything on a server with `STRAINED` settings, whose receiver refuses every span."""
     await side_by_side(load.run("runs", "five"), expires(load), goes_silent(load))
@@ -431,13 +305,6 @@ async def drains(load: Load) -> str:
         await wire.receive_type("draining")
         assert await load.rejected(wire, "start_run", request_id="too late", input="go") == "draining"
         return await scraped(load.server)
-
-
-async def look_again(server: ServerProcess) -> None:
-    """A moment later, and while the server is there; one that has ended fails at once."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        code = await asyncio.to_thread(server.process.wait, LOOK_SECONDS)
-        raise AssertionError(f"the server has ended with {code}: {server.log_text()[-2_000:]}")
 
 
 async def scraped(server: ServerProcess) -> str:
