@@ -1,5 +1,6 @@
 """What bridge and emitter write of runs that do not complete by themselves: the log has it as the user is told it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ async def test_tools_that_are_open_at_the_end_are_closed_by_name_with_what_happe
         server_under_test(tmp_path / "data", agents=[spec_of(forgets)]) as server,
         wire_to(server.server.ws_url, server.token("ada")) as wire,
     ):
+        began = time.monotonic()
         events = await wire.receive_run(await wire.start_run("go", agent="forgets"))
     opened = [event["data"] for event in events if event["type"] == "tool_executing"]
     closed = [event["data"] for event in events if event["type"] == "tool_completed"]
@@ -34,6 +36,9 @@ async def test_tools_that_are_open_at_the_end_are_closed_by_name_with_what_happe
     assert ["first", "second"] == [call["tool_name"] for call in closed]
     assert all(call["duration_ms"] > 0 for call in closed)
     assert "agent_completed" == events[-1]["type"]
+    took_ms = events[-1]["data"]["duration_ms"]
+    assert isinstance(took_ms, float)
+    assert max(call["duration_ms"] for call in closed) <= took_ms <= (time.monotonic() - began) * 1000
 
 
 async def test_the_log_knows_how_a_run_ended(tmp_path: Path) -> None:
