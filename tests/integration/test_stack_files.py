@@ -22,8 +22,6 @@ WITHOUT_HEALTHCHECK: Final = {"otel-collector", "tempo"}
 """Their images hold no shell, and nothing else to ask them with."""
 PINNED: Final = re.compile(r"v?\d+\.\d+\.\d+(-[\w.]+)?")
 SECONDS: Final = 60
-MERGED: Final = (ROOT / "otel-collector.yaml").exists() or (DASHBOARDS / "generator").exists()
-"""Whether boards and Collector are there: then every file that is mounted is to be."""
 
 
 def stack() -> dict[str, Any]:
@@ -187,10 +185,7 @@ def test_whatever_is_mounted_is_there() -> None:
                 used.add(source)
                 continue
             assert mode == ["ro"], (name, volume)
-            there = (ROOT / source).exists()
-            assert there or not (MERGED or source.startswith(("./dashboards/compose", "./dashboards/prometheus"))), (
-                volume
-            )
+            assert (ROOT / source).exists(), volume
     assert used == declared
 
 
@@ -253,9 +248,8 @@ def test_the_servers_settings_exist_and_canary_and_drills_are_on() -> None:
 def test_the_collector_is_of_the_version_that_the_tests_run() -> None:
     """The image, and the manifest of the one that is built."""
     manifest = ROOT / "tests" / "collector" / "builder.yaml"
-    if MERGED:
-        version = yaml.safe_load(manifest.read_text())["dist"]["version"]
-        assert SERVICES["otel-collector"]["image"].endswith(f":{version}")
+    version = yaml.safe_load(manifest.read_text())["dist"]["version"]
+    assert SERVICES["otel-collector"]["image"].endswith(f":{version}")
 
 
 def test_the_image_is_made_of_what_is_pinned() -> None:
