@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from support.alert_rules import DASHBOARDS, ROOT, groups
+from support.alert_rules import DASHBOARDS, groups
 from tracewire_telemetry.catalog import METRICS, PROBE_METRICS, PROCESS_METRICS, MetricSpec
 from tracewire_telemetry.catalog_attributes import ATTRIBUTES, RESOURCE_ATTRIBUTES, Attribute
 
