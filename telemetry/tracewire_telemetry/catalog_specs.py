@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from math import prod
+from types import MappingProxyType
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from opentelemetry.trace import SpanKind
 
 from tracewire_telemetry.vocabulary import Link
@@ -24,6 +26,9 @@ class LabelSpec(Struct, frozen=True):
     meaning: str
     values: Mapping[str, str] = {}
     bound: str = ""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "values", MappingProxyType(dict(self.values)))  # a declaration that nobody can change
 
     def __hash__(self) -> int:
         return hash((self.name, *self.values))
@@ -98,6 +103,10 @@ class SpanSpec(Struct, frozen=True):
     scope: str
     link: Link | None = None
     links_to: str = ""
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "sometimes", MappingProxyType(dict(self.sometimes)))  # as above
+
     error: str = ""
 
     def __hash__(self) -> int:

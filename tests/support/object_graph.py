@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 from collections import deque
 from collections.abc import Iterator
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, Final
 
 import click
@@ -46,6 +46,8 @@ def is_immutable(value: object) -> bool:
         return True
     if isinstance(value, (tuple, frozenset)):
         return all(map(is_immutable, value))
+    if isinstance(value, MappingProxyType):
+        return all(map(is_immutable, value.values()))
     frozen = isinstance(value, msgspec.Struct) and value.__struct_config__.frozen
     return frozen and all(is_immutable(getattr(value, name)) for name in value.__struct_fields__)  # type: ignore[attr-defined] # a struct has them
 
