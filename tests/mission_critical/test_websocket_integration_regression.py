@@ -328,7 +328,7 @@ async def test_s16_a_server_that_cannot_start_names_all_that_failed_and_leaves_n
 
 async def test_s16_a_step_that_no_longer_holds_closes_the_gate(chain: ServerUnderTest) -> None:
     """`/ready` says 503 and why, sockets are turned away, no run begins; when it holds again, all is as before."""
-    async with signed_in(chain, USERS[0]) as wire, httpx.AsyncClient(base_url=chain.server.url) as http:
+    async with signed_in(chain, USERS[0]) as wire, httpx.AsyncClient(base_url=chain.server.url, timeout=30) as http:
         chain.server.readiness.failed("factories", "taken apart")
         shown = await http.get("/ready")
         assert (503, {"factories": "taken apart"}) == (shown.status_code, shown.json()["reasons"])
@@ -354,7 +354,7 @@ async def waiting_run(stack: AsyncExitStack, server: ServerUnderTest) -> Wire:
 
 async def events_counted(server: ServerUnderTest) -> float:
     """How many events the server's metrics have at the client."""
-    async with httpx.AsyncClient(base_url=server.server.ops_url) as http:
+    async with httpx.AsyncClient(base_url=server.server.ops_url, timeout=30) as http:
         lines = (await http.get("/metrics")).text.splitlines()
     wanted = (line for line in lines if line.startswith("tracewire_events_total") and 'link="client"' in line)
     return sum(float(line.rpartition(" ")[2]) for line in wanted)

@@ -88,7 +88,7 @@ async def served_otherwise(process: ServerProcess) -> None:
     async with wire_to(process.ws_url, process.token(LOST)) as wire:
         lost = await wire.start_run("go", agent="loses")
         await wire.ack(lost, len(await wire.receive_run(lost)))
-    async with httpx.AsyncClient(base_url=process.url) as http:
+    async with httpx.AsyncClient(base_url=process.url, timeout=30) as http:
         headers = {"Authorization": f"Bearer {process.token('away')}"}
         answer = await http.delete(f"/runs/{left}", headers=headers)
         assert answer.status_code < 300, answer.text

@@ -230,7 +230,7 @@ async def silent_agent(load: Load) -> None:
 
 async def until(load: Load, holds: Callable[[list[Any]], bool], **filters: str) -> None:
     """Look at the server's incidents until this holds of them."""
-    async with httpx.AsyncClient(base_url=load.server.ops_url) as http:
+    async with httpx.AsyncClient(base_url=load.server.ops_url, timeout=30) as http:
         while not holds((await http.get("/incidents", params=filters)).json()["incidents"]):
             await look_again(load.server)
 
@@ -309,7 +309,7 @@ async def drains(load: Load) -> str:
 
 async def scraped(server: ServerProcess) -> str:
     """The server's metrics."""
-    async with httpx.AsyncClient(base_url=server.ops_url) as http:
+    async with httpx.AsyncClient(base_url=server.ops_url, timeout=30) as http:
         return (await http.get("/metrics")).text
 
 

@@ -41,7 +41,7 @@ async def http_refusals(load: Load) -> None:
     """Requests that are refused, by whom they come from or what they ask for."""
     async with load.http() as http:
         assert (await http.get("/runs")).json()["code"] == "unauthenticated"
-    async with httpx.AsyncClient(base_url=load.server.ops_url) as http:
+    async with httpx.AsyncClient(base_url=load.server.ops_url, timeout=30) as http:
         assert (await http.post("/revocations", json={})).json()["code"] == "invalid_input"
 
 

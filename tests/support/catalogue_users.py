@@ -34,7 +34,7 @@ class Load:
     def http(self, user: str | None = None) -> httpx.AsyncClient:
         """The public port, signed in as this user."""
         headers = {"Authorization": f"Bearer {self.server.token(user)}"} if user is not None else {}
-        return httpx.AsyncClient(base_url=self.server.url, headers=headers)
+        return httpx.AsyncClient(base_url=self.server.url, headers=headers, timeout=30)
 
     async def run(self, user: str, agent: str, input_value: Any = "go") -> list[Frame]:
         """A whole run of an acking client."""

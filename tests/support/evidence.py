@@ -71,7 +71,7 @@ async def gather_evidence(process: ServerProcess, receiver: OtlpReceiver, *, use
     if max(shares) > RUNS_PER_USER_MAX:
         raise ValueError(f"{max(shares)} runs a user at once: at most {RUNS_PER_USER_MAX}")
     everybody = asyncio.Barrier(users)
-    async with httpx.AsyncClient(base_url=process.ops_url) as ops:
+    async with httpx.AsyncClient(base_url=process.ops_url, timeout=30) as ops:
         before = (await ops.get("/metrics")).text
         async with asyncio.TaskGroup() as group:
             people = [

@@ -24,7 +24,7 @@ AT_THE_ENGINE: Final = {
 
 async def incidents(server: ServerUnderTest, **filters: str) -> list[dict[str, Any]]:
     """What the ops port tells."""
-    async with httpx.AsyncClient(base_url=server.server.ops_url) as http:
+    async with httpx.AsyncClient(base_url=server.server.ops_url, timeout=30) as http:
         answer = await http.get("/incidents", params={"limit": "1000", **filters})
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["incidents"]

@@ -131,7 +131,7 @@ class ServedChain:
     async def read_back(self, user_id: str, run_id: str) -> tuple[list[Frame], int]:
         """The run's envelopes as its user reads them over HTTP, and up to which seq they are acknowledged."""
         headers = {"Authorization": f"Bearer {self.auth.token(user_id)}"}
-        async with httpx.AsyncClient(base_url=self.process.url, headers=headers) as http:
+        async with httpx.AsyncClient(base_url=self.process.url, headers=headers, timeout=30) as http:
             events, run = await asyncio.gather(http.get(f"/runs/{run_id}/events"), http.get(f"/runs/{run_id}"))
         return events.raise_for_status().json()["events"], run.raise_for_status().json()["acked_seq"]
 
