@@ -38,7 +38,7 @@ DEADLINES: Final = {
     "SOCKET": "2.5",
     "CLIENT": "4",
     "SILENCE": "3",
-    "HEAL": "5",
+    "HEAL": "12",
 }
 AT_ONCE: Final = 60
 CONTROLS: Final = 12
