@@ -377,13 +377,13 @@ async def test_sockets_that_were_due_an_ack_and_never_sent_one_are_counted() -> 
     registry = Connections()
     now = time.monotonic_ns()
     for number, (first_event_ns, has_acked) in enumerate(
-        [(0, False), (now, False), (now - MINUTE_NS, True), (now - MINUTE_NS, False)]
+        [(0, False), (now, False), (now - MINUTE_NS, True), (now - MINUTE_NS, False), (now - MINUTE_NS, False)]
     ):
         socket = Socket(connection_id=f"socket-{number}")
         socket.connection.first_event_ns = first_event_ns
         socket.connection.has_acked = has_acked
         registry.attach(socket.connection)
-    assert registry.unacknowledging(MINUTE_NS // 2) == 1
+    assert registry.unacknowledging(MINUTE_NS // 2) == 2
 
 
 # --- catching up ----------------------------------------------------------------------------------------------------

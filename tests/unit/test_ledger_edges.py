@@ -157,6 +157,29 @@ def test_what_a_reader_got_is_excused_from_what_is_not_acked_on() -> None:
     assert {3} == script.ledger.excused
 
 
+@pytest.mark.parametrize(("written", "link"), [(False, Link.EMITTER), (True, Link.SOCKET)])
+def test_what_takes_the_seq_of_a_revoked_event_is_watched_from_its_first_link_on(written: bool, link: Link) -> None:
+    """Whatever had been looked at before."""
+    script = LedgerScript()
+    script.attached()
+    seq = script.sequenced(THINKING, 0)
+    script.overdue(100)
+    script.ledger.revoked(seq)
+    again = script.durable(THINKING, 200) if written else script.sequenced(THINKING, 200)
+    assert [(link, 1)] == [(lost.link, lost.seq) for lost in script.overdue(10_000)]
+    assert 1 == again
+
+
+def test_a_revoked_event_takes_no_others_name() -> None:
+    """What waits at the bridge, and what is emitted later, are still told apart."""
+    script = LedgerScript()
+    seq = script.sequenced(STARTED, 0)
+    waiting = [script.emitted(THINKING, 10), script.emitted(THINKING, 20)]
+    script.ledger.revoked(seq)
+    waiting.append(script.emitted(COMPLETED, 30))
+    assert 3 == len(set(waiting)) == len(script.ledger.waiting)
+
+
 # Verdicts.
 
 

@@ -229,3 +229,16 @@ async def test_a_scrape_finds_gone_what_is_over(scene: Scene) -> None:
     scene.metrics.users.end(SeriesKey("ada", "next", Link.ENGINE), 1, 1)
     scene.watch.flush_open_runs()
     assert [] == list(scene.metrics.users.series())
+
+
+async def test_what_is_kept_of_settled_runs_hides_no_open_one(scene: Scene) -> None:
+    """The look at a run that is gone is passed over, and the next is taken."""
+    gone, there = scene.open(run_id="gone"), scene.open(run_id="there")
+    gone.ledger.emitted(STARTED, ns(0))
+    there.ledger.emitted(STARTED, ns(100))
+    gone.ledger.withdrawn(1)
+    gone.ended(Outcome.CANCELLED)
+    assert ["there"] == list(scene.watch.runs)
+    scene.tick(1_100)
+    assert 1 == scene.metrics.users.users_affected
+    assert "there" == (await scene.row()).run_id
