@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support.agents import known_agents
+from support.agents import known_agents, raises
 from support.servers import server_under_test
 from support.wire import wire_to
 from tracewire.bridge.agent_websocket_bridge import LEFT_OPEN
@@ -93,8 +93,8 @@ async def test_tools_that_are_open_at_the_end_are_closed_by_name_with_what_happe
 
 
 async def test_the_log_knows_how_a_run_ended(tmp_path: Path) -> None:
-    """Cancelled, by its terminal event's commit: nothing else tells a later process."""
-    async with server_under_test(tmp_path / "data", agents=known_agents()) as server:
+    """By its terminal event's commit: nothing else tells a later process."""
+    async with server_under_test(tmp_path / "data", agents=[*known_agents(), spec_of(raises)]) as server:
         async with wire_to(server.server.ws_url, server.token("ada")) as wire:
             cancelled = await wire.start_run("go", agent="waits")
             await wire.receive_type("agent_thinking")
@@ -102,6 +102,12 @@ async def test_the_log_knows_how_a_run_ended(tmp_path: Path) -> None:
             await wire.receive_run(cancelled)
             completed = await wire.start_run("go", agent="five")
             await wire.receive_run(completed)
-        ended = {run_id: await server.server.log.run(run_id) for run_id in (cancelled, completed)}
+            failed = await wire.start_run("exception", agent="raises")
+            await wire.receive_run(failed)
+        ended = {run_id: await server.server.log.run(run_id) for run_id in (cancelled, completed, failed)}
     outcomes = {run_id: run.outcome for run_id, run in ended.items() if run is not None}
-    assert {cancelled: Outcome.CANCELLED, completed: Outcome.COMPLETED} == outcomes
+    assert {
+        cancelled: Outcome.CANCELLED,
+        completed: Outcome.COMPLETED,
+        failed: Outcome.AGENT_EXCEPTION,
+    } == outcomes
