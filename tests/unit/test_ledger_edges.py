@@ -4,9 +4,10 @@ import pytest
 
 from tracewire_telemetry.deadlines import came, passed_over, replaced
 from tracewire_telemetry.ledger import Missing
+from tracewire_telemetry.limits import LinkDeadlines
 from tracewire_telemetry.verdicts import count_verdicts, delivery_max_ns, stamps_lost
 from tracewire_telemetry.vocabulary import NEXT, EventType, Link, Verdict
-from unit.ledgers import OPENED_NS, LedgerScript, ns
+from unit.ledgers import MS, OPENED_NS, LedgerScript, ns
 
 STARTED, THINKING, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED
 AT = 100.0
@@ -178,6 +179,32 @@ def test_a_revoked_event_takes_no_others_name() -> None:
     script.ledger.revoked(seq)
     waiting.append(script.emitted(COMPLETED, 30))
     assert 3 == len(set(waiting)) == len(script.ledger.waiting)
+
+
+def test_a_socket_that_was_asked_for_life_has_the_time_that_the_process_stood_still_on_top() -> None:
+    """It could not be heard meanwhile."""
+    script = LedgerScript()
+    socket = script.attached()
+    script.life[socket] = 0
+    script.stalled_ns = 2_000 * MS
+    script.sent(THINKING, 0, socket)
+    assert set() == script.look(12_002).ping
+    assert {socket} == script.look(12_003).ping
+    looks = {at_ms: script.look(at_ms) for at_ms in (12_100, 18_000, 19_002, 19_003)}
+    assert [set(), set(), set(), {socket}] == [look.dead for look in looks.values()]
+    assert [[]] * 4 == [look.missing for look in looks.values()]
+    assert looks[12_100].due_ns == ns(12_100) + 250 * MS
+
+
+def test_who_shows_life_again_has_half_a_short_deadline_to_ack() -> None:
+    """From that sign of life on."""
+    script = LedgerScript(deadlines=LinkDeadlines(client_seconds=1))
+    socket = script.attached()
+    script.sent(THINKING, 0, socket)
+    script.life[socket] = ns(903)
+    assert [[], [], []] == [script.overdue(at_ms) for at_ms in (1_003, 1_300, 1_402)]
+    [lost] = script.overdue(1_403)
+    assert (Link.CLIENT, 1) == (lost.link, lost.seq)
 
 
 # Verdicts.
