@@ -59,7 +59,7 @@ def _state() -> Row:
 def _instances() -> table.Panel:
     version = promql.summed(promql.series(catalog.BUILD_INFO), f"{_EACH}, version, python", "max")
     restarts = promql.summed(f"changes({promql.series(catalog.START_TIMESTAMP)}[{promql.RANGE}])", _EACH)
-    last_watch = promql.age(catalog.WATCH_LAST_TICK, by=_EACH)
+    last_watch = promql.age_when_scraped(catalog.WATCH_LAST_TICK, by=_EACH)
     yes = ((None, "red"), (1, "green"))
     words = {"0": "no", "1": "yes"}
     return rows(

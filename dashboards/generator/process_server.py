@@ -133,7 +133,7 @@ def machine() -> Row:
                 lines(
                     "Event loop lag",
                     "How late the loop ran its last timer. While it is held up nobody is served; the log's line "
-                    "loop_blocked names the line of code that does it.",
+                    "event_loop_blocked names the line of code that does it.",
                     SECONDS,
                     Asked(largest(catalog.EVENT_LOOP_LAG, by="instance"), "{{instance}}"),
                     steps=((None, "green"), (0.1, "orange"), (1, "red")),

@@ -64,6 +64,12 @@ def age(metric: Named, *matchers: str, by: str = "") -> str:
     return summed(f"time() - {series(metric, *matchers)}", by, "max")
 
 
+def age_when_scraped(metric: Named, *matchers: str, by: str = "") -> str:
+    """How old the oldest of these timestamps was at its last scrape: for limits that a scrape's own age would pass."""
+    asked = series(metric, *matchers)
+    return summed(f"timestamp({asked}) - {asked}", by, "max")
+
+
 def either_rate(metric: Named, *matchers: str, by: str = "") -> str:
     """How much a second of a counter of a program beside us, whether its name ends in `_total` or not."""
     head = f'__name__=~"{metric.full_name}(_total)?"'

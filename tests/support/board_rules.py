@@ -34,7 +34,7 @@ OWN: Final = {spec.full_name: spec for spec in METRICS}
 THEIRS: Final = {metric.full_name: metric for metric in OUTSIDE}
 WORDS: Final = frozenset(
     {"sum", "max", "min", "count", "by", "on", "bool", "or", "unless", "offset", "group_right", "time", "m"}
-    | {"rate", "increase", "changes", "histogram_quantile"}
+    | {"rate", "increase", "changes", "timestamp", "histogram_quantile"}
 )
 """Of PromQL's own, those that the boards use; `m` is the unit of an offset."""
 _SUFFIX: Final = re.compile(r"_(bucket|sum|count)$")
