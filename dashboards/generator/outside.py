@@ -24,12 +24,6 @@ NOTIFY_DROPPED: Final = Outside("prometheus_notifications_dropped_total", "count
 ALERTMANAGER_SENT: Final = Outside("alertmanager_notifications_total", "counter", "alertmanager")
 ALERTMANAGER_FAILED: Final = Outside("alertmanager_notifications_failed_total", "counter", "alertmanager")
 
-# Of the server's own process, by prometheus-client, where there is a /proc.
-PROCESS_CPU: Final = Outside("process_cpu_seconds_total", "counter", "tracewire")
-PROCESS_MEMORY: Final = Outside("process_resident_memory_bytes", "gauge", "tracewire")
-PROCESS_FDS: Final = Outside("process_open_fds", "gauge", "tracewire")
-PROCESS_FDS_MAX: Final = Outside("process_max_fds", "gauge", "tracewire")
-
 # Of the Collector. Newer versions end counters in `_total`; both are asked for.
 RECEIVED: Final = Outside("otelcol_receiver_accepted_spans", "counter", "collector")
 REFUSED: Final = Outside("otelcol_receiver_refused_spans", "counter", "collector")

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from dashboards.generator import outside
 from dashboards.generator.frame import Placed, Row
 from dashboards.generator.house import BYTES, COUNT, PER_SECOND, SECONDS, Asked, lines
 from dashboards.generator.promql import largest, quantile, rate, series, summed
-from tracewire_telemetry import catalog
+from tracewire_telemetry import catalog, catalog_process
 
 HEIGHT: Final = 7
 
@@ -146,7 +145,7 @@ def machine() -> Row:
                     "CPU",
                     "Cores in use. One event loop cannot use more than about one.",
                     "none",
-                    Asked(rate(outside.PROCESS_CPU, by="instance"), "{{instance}}"),
+                    Asked(rate(catalog_process.CPU_SECONDS, by="instance"), "{{instance}}"),
                 ),
                 6,
                 HEIGHT,
@@ -156,7 +155,7 @@ def machine() -> Row:
                     "Memory",
                     "Resident memory.",
                     BYTES,
-                    Asked(largest(outside.PROCESS_MEMORY, by="instance"), "{{instance}}"),
+                    Asked(largest(catalog_process.RESIDENT_MEMORY, by="instance"), "{{instance}}"),
                 ),
                 6,
                 HEIGHT,
@@ -167,8 +166,8 @@ def machine() -> Row:
                     "Descriptors open, a socket each and some, and how many there may be. At the limit nobody can "
                     "connect.",
                     COUNT,
-                    Asked(largest(outside.PROCESS_FDS, by="instance"), "{{instance}} open"),
-                    Asked(largest(outside.PROCESS_FDS_MAX, by="instance"), "{{instance}} limit"),
+                    Asked(largest(catalog_process.OPEN_FDS, by="instance"), "{{instance}} open"),
+                    Asked(largest(catalog_process.MAX_FDS, by="instance"), "{{instance}} limit"),
                 ),
                 6,
                 HEIGHT,

@@ -2,7 +2,7 @@
 
 from typing import Final, Protocol
 
-from tracewire_telemetry.catalog import DELIVERIES, PREFIX
+from tracewire_telemetry.catalog import DELIVERIES
 from tracewire_telemetry.vocabulary import Origin, Verdict
 
 OBJECTIVE: Final = 0.999
@@ -99,8 +99,3 @@ def alerts(*matchers: str, series_name: str = "ALERTS") -> str:
     named = ", ".join(matchers)
     shown = f'{series_name}{{job=~"$job", instance=~"$instance|", {named}}}'
     return f"({shown} or {series_name}{{{NOT_OURS}, {named}}})"
-
-
-def ours(name: str) -> bool:
-    """Whether a series is Tracewire's own, or recorded from one of them."""
-    return name.startswith(PREFIX) or f":{PREFIX}" in name

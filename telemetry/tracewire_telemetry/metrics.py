@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_CONTENT_TYPE
@@ -22,7 +22,6 @@ from prometheus_client.samples import Exemplar
 from tracewire_telemetry import catalog
 from tracewire_telemetry.catalog import OTHER, SECONDS_BUCKETS, MetricSpec
 from tracewire_telemetry.ledger import NS_PER_SECOND, Missing, RunLedger
-from tracewire_telemetry.process_metrics import tell_of_process
 from tracewire_telemetry.user_gauge import UserGauge
 from tracewire_telemetry.verdicts import count_verdicts, slowest_delivery
 from tracewire_telemetry.vocabulary import (
@@ -167,7 +166,7 @@ class Metrics:
         info = Gauge(spec.full_name, spec.help, spec.label_names, registry=self.registry)
         info.labels(version, platform.python_version()).set(1)
         self.registry.register(_EventCollector(self))
-        tell_of_process(self.registry)
+        ProcessCollector(registry=self.registry)  # what it tells is in catalog_process.py
 
     # Verbs, each one line at its call site.
 

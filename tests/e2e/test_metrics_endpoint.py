@@ -17,8 +17,14 @@ from support.agents import all_agents
 from support.real_programs import real_program
 from support.servers import ServerUnderTest, server_under_test
 from support.wire import Frame, Wire, wire_to
-from tracewire_telemetry.catalog import METRICS, OTHER, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS, MetricSpec
-from tracewire_telemetry.process_metrics import PROCESS_METRICS
+from tracewire_telemetry.catalog import (
+    METRICS,
+    OTHER,
+    PROCESS_METRICS,
+    RUN_SECONDS_BUCKETS,
+    SECONDS_BUCKETS,
+    MetricSpec,
+)
 from tracewire_telemetry.vocabulary import EVENT_TYPES, LINKS
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -233,7 +239,8 @@ async def test_no_created_series_and_nothing_but_ours_is_exposed(server: ServerU
         body = (await scrape(server, accept=accept)).text
         assert "_created" not in body
         names = {line.split("{")[0].split(" ")[0] for line in body.splitlines() if line and not line.startswith("#")}
-        assert {name for name in names if not name.startswith("tracewire_")} == set(PROCESS_METRICS)
+        others = {name for name in names if not name.startswith("tracewire_")}
+        assert others == {spec.full_name for spec in PROCESS_METRICS}
 
 
 async def test_the_ops_port_needs_its_token_where_one_is_set(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from support.board_queries import (
     variable_queries,
     variables,
 )
-from tracewire_telemetry.catalog import METRICS, Attribute
+from tracewire_telemetry.catalog import METRICS, PROCESS_METRICS, Attribute
 
 WIDTH: Final = 24
 SOURCES: Final = {"prometheus": "${prometheus_datasource}", "tempo": "${tempo_datasource}"}
@@ -30,7 +30,7 @@ BUILT_IN: Final = frozenset({"__url_time_range", "__data"})
 """What Grafana itself puts into links."""
 OPS_ADDRESS: Final = re.compile(r"http://\$\{(__data\.fields\.instance|ops)\}/(incidents|ready|runs/)")
 QUANTILE: Final = re.compile(r"by \([^)]*\ble\) \(rate\([\w:]+_bucket\{")
-OWN: Final = {spec.full_name: spec for spec in METRICS}
+OWN: Final = {spec.full_name: spec for spec in (*METRICS, *PROCESS_METRICS)}
 THEIRS: Final = {metric.full_name: metric for metric in OUTSIDE}
 WORDS: Final = frozenset(
     {"sum", "max", "min", "count", "by", "on", "bool", "or", "unless", "offset", "group_right", "time", "m"}

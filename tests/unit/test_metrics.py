@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from tracewire_telemetry.catalog import METRICS, PREFIX, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
+from tracewire_telemetry.catalog import METRICS, PREFIX, PROCESS_METRICS, RUN_SECONDS_BUCKETS, SECONDS_BUCKETS
 from tracewire_telemetry.ledger import Missing
 from tracewire_telemetry.metrics import LogHistogram, Metrics
-from tracewire_telemetry.process_metrics import PROCESS_METRICS
 from tracewire_telemetry.user_gauge import SeriesKey
 from tracewire_telemetry.vocabulary import (
     EVENT_TYPES,
@@ -439,7 +438,7 @@ def test_what_is_told_of_the_process_is_declared() -> None:
     """Its CPU, memory and descriptors, under the names that every program has them by."""
     families = text_string_to_metric_families(fresh().exposition()[0].decode())
     told = {sample.name for family in families for sample in family.samples if not sample.name.startswith(PREFIX)}
-    assert told == set(PROCESS_METRICS)
+    assert told == {spec.full_name for spec in PROCESS_METRICS}
 
 
 def test_a_user_in_violation_is_named_and_nobody_else() -> None:
