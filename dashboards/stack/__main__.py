@@ -6,9 +6,12 @@ of the programs ends, all end, and it is said which one it was.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +44,19 @@ _TELEMETRY: Final = ("TRACEWIRE_", "OTEL_", "OTELCOL_")
 
 class EndedError(Exception):
     """A program ended, or was not ready in time; says which, and what it said last."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder, for as long as this goes on: two stacks would write over each other's files.
+
+    Raises:
+        BlockingIOError: another stack has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 class Running:
@@ -186,12 +202,15 @@ def main(folder: Path, every: str) -> None:
     missing = required_missing()
     if missing:
         raise click.ClickException("\n".join(f"{one.program} is missing: {one.advice}" for one in missing))
+    folder = folder.resolve()
     try:
-        made = plan(folder.resolve(), every=every)
-        asyncio.run(run(made, folder.resolve()))
-    except (RenderingError, OSError) as error:
-        raise click.ClickException(str(error)) from None
-    except EndedError as error:
+        with held(folder):
+            asyncio.run(run(plan(folder, every=every), folder))
+    except BlockingIOError:
+        raise click.ClickException(
+            f"a stack runs in {folder} already: end it first, or name another --folder"
+        ) from None
+    except (RenderingError, OSError, EndedError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -166,17 +166,10 @@ def _programs(made: Plan, folder: Path, collector: str | None) -> Iterator[Progr
     socket_url = f"ws://127.0.0.1:{made.ports[PUBLIC_PORT]}/ws"
     yield Program(
         "visitor",
-        [
-            sys.executable,
-            "-m",
-            "dashboards.stack.visitor",
-            "--url",
-            socket_url,
-            "--data-dir",
-            str(folder / "tracewire"),
-        ],
+        [sys.executable, "-m", "dashboards.stack.visitor", "--url", socket_url,
+         "--data-dir", str(folder / "tracewire")],
         f"{made.url(OPS_PORT)}/ready",
-    )
+    )  # fmt: skip
     yield Program(
         "prometheus",
         [found("prometheus") or "", f"--config.file={folder / 'prometheus.yaml'}",

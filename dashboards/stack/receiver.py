@@ -19,13 +19,17 @@ BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 def alert_lines(body: dict[str, Any], now: datetime) -> list[str]:
-    """A notification as lines: when it came, firing or resolved, which alert, what it says, and where to look."""
+    """A notification as lines: when it came, firing or resolved, which alert, what it says, and where to look; of what
+    fires its description too, with the address of the live server.
+    """
     lines = []
     for alert in body["alerts"]:
         labels, annotations = alert["labels"], alert["annotations"]
         head = f"{now.isoformat(timespec='milliseconds')} {alert['status']:8} {labels['alertname']}"
         where = "  ".join(annotations[name] for name in ("runbook_url", "dashboard_url") if name in annotations)
         lines.append(f"{head}: {annotations.get('summary', '')}  [{where}]")
+        if alert["status"] == "firing" and "description" in annotations:
+            lines.append(f"    {annotations['description']}")
     return lines
 
 

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from dashboards.stack.__main__ import held
 from dashboards.stack.programs import free_ports
 from dashboards.stack.rendering import RenderingError, alertmanager_config, prometheus_config
 from support.alert_rules import ROOT, RULES
@@ -186,6 +187,20 @@ def test_a_stack_whose_program_ends_says_which_and_ends_too(tmp_path: Path) -> N
         stack.wait_for(r"prometheus ended with -9; its log is .*/logs/prometheus.log", STOP_SECONDS)
     with pytest.raises(OSError, match="refused"):
         urlopen(f"{ops}/live", timeout=5)  # noqa: S310 # as above
+
+
+def test_a_second_stack_in_the_same_folder_is_refused_and_leaves_the_first_alone(tmp_path: Path) -> None:
+    """It would write over the configurations and the logs of the one that runs."""
+    real_program("prometheus", package="prometheus")
+    real_program("prometheus-alertmanager", "alertmanager", package="prometheus-alertmanager")
+    with held(tmp_path):
+        before = set(tmp_path.iterdir())
+        ran = subprocess.run(
+            [sys.executable, "-m", "dashboards.stack", "--folder", str(tmp_path)],
+            cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=False, timeout=START_SECONDS,
+        )  # fmt: skip
+        assert (ran.returncode, set(tmp_path.iterdir())) == (1, before)
+        assert f"a stack runs in {tmp_path} already: end it first, or name another --folder" in ran.stderr
 
 
 def test_a_missing_program_is_named_with_the_package_that_holds_it(tmp_path: Path) -> None:

@@ -135,9 +135,13 @@ def test_the_receiver_says_what_is_no_notification(tmp_path: Path) -> None:
             assert posted(port, "/v1/traces", b"spans") == 200
             assert posted(port, "/nowhere", b"") == 404
             labels, said = {"alertname": "A", "job": "j"}, {"summary": "S", "runbook_url": "R"}
-            alert = {"status": "resolved", "labels": labels, "annotations": said}
+            alert: dict[str, Any] = {"status": "resolved", "labels": labels, "annotations": said}
             assert posted(port, "/alerts", json.dumps({"alerts": [alert]}).encode()) == 200
             assert "resolved A: S  [R]" in receiving.stdout.readline()
+            alert |= {"status": "firing", "annotations": said | {"description": "Live: http://a:1/incidents"}}
+            assert posted(port, "/alerts", json.dumps({"alerts": [alert]}).encode()) == 200
+            assert "firing   A: S  [R]" in receiving.stdout.readline()
+            assert receiving.stdout.readline() == "    Live: http://a:1/incidents\n"
         finally:
             receiving.send_signal(signal.SIGINT)
             assert receiving.wait(STOP_SECONDS) == 0
