@@ -51,13 +51,25 @@ def test_questions_of_the_agent_are_answered(tracewire_agent: Serve) -> None:
     assert run.event_types[-1] == "agent_completed"
 
 
+def test_an_agent_that_raises_says_so_wherever_a_check_fails(tracewire_agent: Serve) -> None:
+    """The error's own words, in the chain and beside a value that was compared."""
+    with tracewire_agent("support.agents:raises", cwd=TESTS) as served:
+        run = served.run("ada", "exception")
+    error = "agent_exception: ValueError: no good"
+    assert (run.error, run.output) == (error, None)
+    assert repr(run).endswith(f"agent_error; {error}>")
+    with pytest.raises(AssertionError, match=f"its client was told {error}"):
+        assert_chain(run, events=FIVE)
+
+
 def test_a_server_that_does_not_start_says_why(tracewire_agent: Serve) -> None:
-    """The agent's name, and what the server had to say."""
+    """The agent's name, and what the server had to say; none of the kit's own code."""
     with (
-        pytest.raises(AssertionError, match=r"(?s)agent support.agents:no_such did not start:.*no_such"),
+        pytest.raises(AssertionError, match=r"(?s)agent support.agents:no_such did not start:.*no_such") as raised,
         tracewire_agent("support.agents:no_such", cwd=TESTS),
     ):
         pass
+    assert [entry.path for entry in raised.traceback.filter(raised)] == [Path(__file__)]
 
 
 def test_a_run_that_is_refused_says_why(tracewire_agent: Serve) -> None:

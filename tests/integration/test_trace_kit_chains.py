@@ -124,6 +124,15 @@ def test_a_chain_that_was_bent_is_named_by_event_and_link(
     assert "seq  event" in str(raised.value)
 
 
+def test_a_run_of_somebody_else_is_said_once(traces: dict[str, RecordedTrace]) -> None:
+    """Not of each of its spans."""
+    with pytest.raises(AssertionError) as raised:
+        assert_chain(traces["five"], events=FIVE, user_id="eve")
+    assert [f"  all {len(traces['five'])} spans are of user 'ada', must be of 'eve'"] == [
+        line for line in str(raised.value).splitlines() if "of user" in line
+    ]
+
+
 def test_joined_deltas_are_as_many_events_as_they_hold() -> None:
     """A slow client gets several in one frame (`first_seq`); frames of other runs are not its business."""
     frames = [

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from support.made_spans import basket, made
 from tracewire_telemetry.testing import (
+    InProcessRecorder,
     Recording,
     assert_absent,
     assert_count,
@@ -95,6 +96,14 @@ def test_an_empty_recording_always_fails(look: Callable[[RecordedTrace], Any]) -
     """Though nothing is missing from it, and nothing too much."""
     with pytest.raises(AssertionError, match="the recording is empty"):
         look(RecordedTrace([]))
+
+
+def test_what_is_no_trace_is_said_with_what_to_give() -> None:
+    """A recorder, whose trace may not have come yet, and several traces."""
+    with pytest.raises(TypeError, match=r"a recorder is no trace: wait for one, as in trace = trace_recorder\.wait"):
+        assert_count(InProcessRecorder(), "a", 0)  # type: ignore[arg-type] # as a tester might
+    with pytest.raises(TypeError, match=r"these are 2 traces: give one, as in \[trace\] = read_traces"):
+        assert_count([RecordedTrace([]), RecordedTrace([])], "a", 0)  # type: ignore[list-item] # as above
 
 
 @pytest.mark.parametrize(

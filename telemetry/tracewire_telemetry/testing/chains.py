@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from tracewire_telemetry.catalog import Attribute
+from tracewire_telemetry.testing.conversations import TracewireRun
 from tracewire_telemetry.testing.patterns import Repeated, SpanPattern, any_number, meets, span
 from tracewire_telemetry.testing.runs import LINK_NAMES, CrossedEvent, events_traced
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
@@ -50,15 +51,14 @@ def assert_chain(
     trace = some(run.trace if isinstance(run, HasTrace) else run)
     found = events_traced(trace)
     said = [*_broken_links(found), *_order_problems(found, events), *_root_problems(trace, outcome)]
+    if said and isinstance(run, TracewireRun) and run.error:
+        said.append(f"its client was told {run.error}")
     said += trace.problems()
     if not trace.complete:
         said.append("the trace is cut: its root does not count as many spans as are here")
     for name, key, wanted in (("user", Attribute.USER_ID, user_id), ("run", Attribute.RUN_ID, _run_of(trace))):
-        said += [
-            f"{s.name} is of {name} {s.attributes.get(key)!r}, must be of {wanted!r}"
-            for s in trace
-            if wanted is not None and s.scope == "tracewire" and s.attributes.get(key) != wanted
-        ]
+        if wanted is not None:
+            said += _others(trace, name, key, wanted)
     said += [f"tool {_tool(s)} ended with {_status(s)}" for s in trace if _is_bad_tool(s) and outcome == "completed"]
     if said:
         table = chain_table(found)
@@ -135,6 +135,15 @@ def _root_problems(trace: RecordedTrace, outcome: str) -> list[str]:
     if lost := attributes.get(Attribute.STAMPS_LOST):
         said.append(f"{lost} stamps were lost")
     return said
+
+
+def _others(trace: RecordedTrace, name: str, key: Attribute, wanted: str) -> list[str]:
+    """The chain's spans that are of another user or run: one by one, unless all are."""
+    own = [found for found in trace if found.scope == "tracewire"]
+    wrong = [(found.name, found.attributes.get(key)) for found in own if found.attributes.get(key) != wanted]
+    if len(wrong) == len(own) > 1 and len({value for _, value in wrong}) == 1:
+        return [f"all {len(own)} spans are of {name} {wrong[0][1]!r}, must be of {wanted!r}"]
+    return [f"{span_name} is of {name} {value!r}, must be of {wanted!r}" for span_name, value in wrong]
 
 
 def _run_of(trace: RecordedTrace) -> str | None:

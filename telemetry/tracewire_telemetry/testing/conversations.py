@@ -33,6 +33,11 @@ class TracewireRun(Struct, frozen=True):
     metrics_before: str
     metrics_after: str
 
+    def __repr__(self) -> str:
+        """What came of it, on a line: a failed comparison shows it."""
+        ended = f"; {error}" if (error := self.error) else ""
+        return f"<run {self.run_id} of {self.agent} for {self.user_id}: {', '.join(self.event_types)}{ended}>"
+
     @property
     def event_types(self) -> list[str]:
         """The types of the events, in the order in which they came."""
@@ -42,6 +47,12 @@ class TracewireRun(Struct, frozen=True):
     def output(self) -> Any:
         """What the agent answered; `None` where the run did not complete."""
         return self.frames[-1]["data"].get("output")
+
+    @property
+    def error(self) -> str:
+        """Code and message of its `agent_error`; empty where it did not end with one."""
+        last = self.frames[-1]
+        return f"{last['data']['code']}: {last['data']['message']}" if last["type"] == "agent_error" else ""
 
     @property
     def client(self) -> ClientRecord:

@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tracewire_telemetry.testing.json_parts import SPAN_ID_BYTES, TRACE_ID_BYTES, id_of, list_of, object_of, time_of
+from tracewire_telemetry.testing.json_parts import (
+    SPAN_ID_BYTES,
+    TRACE_ID_BYTES,
+    id_of,
+    list_of,
+    number_of,
+    object_of,
+    time_of,
+)
 from tracewire_telemetry.testing.spans import RecordedSpan, SpanEvent
 
 
@@ -13,17 +21,17 @@ def jaeger_spans(trace: Any, where: str) -> Iterator[RecordedSpan]:
     Raises:
         TraceFormatError: it is not of Jaeger's shape.
     """
-    processes = object_of(trace, where).get("processes") or {}
+    processes = object_of(object_of(trace, where).get("processes") or {}, f"{where}: processes")
     for number, span in enumerate(list_of(trace, "spans", where)):
         yield _jaeger_span(object_of(span, where), processes, f"{where}, span {number}")
 
 
 def _jaeger_span(span: Mapping[str, Any], processes: Mapping[str, Any], where: str) -> RecordedSpan:
     tags = _tags(span, "tags", where)
-    process = processes.get(str(span.get("processID")), {})
+    process = object_of(processes.get(str(span.get("processID"))) or {}, f"{where}: process")
     references = [object_of(reference, where) for reference in list_of(span, "references", where)]
     parents = [r for r in references if r.get("refType") == "CHILD_OF" and r.get("traceID") == span.get("traceID")]
-    start_ns = time_of(span.get("startTime"), f"{where}: startTime") * 1000
+    start_ns = time_of(span.get("startTime"), f"{where}: startTime", "microseconds") * 1000
     status = str(tags.pop("otel.status_code", "error" if tags.get("error") is True else "unset")).lower()
     return RecordedSpan(
         name=str(span.get("operationName", "")),
@@ -32,7 +40,7 @@ def _jaeger_span(span: Mapping[str, Any], processes: Mapping[str, Any], where: s
         span_id=id_of(span.get("spanID"), SPAN_ID_BYTES, f"{where}: spanID"),
         parent_id=id_of(parents[0].get("spanID"), SPAN_ID_BYTES, f"{where}: parent") if parents else "",
         start_ns=start_ns,
-        end_ns=start_ns + time_of(span.get("duration", 0), f"{where}: duration") * 1000,
+        end_ns=start_ns + number_of(span.get("duration", 0), f"{where}: duration") * 1000,
         status=status,
         links=tuple(
             (id_of(r.get("traceID"), TRACE_ID_BYTES, where), id_of(r.get("spanID"), SPAN_ID_BYTES, where))
@@ -46,7 +54,11 @@ def _jaeger_span(span: Mapping[str, Any], processes: Mapping[str, Any], where: s
         sampled=True,
         attributes={key: value for key, value in tags.items() if key not in ("error", "internal.span.format")},
         events=tuple(
-            SpanEvent(str(fields.pop("event", "")), time_of(log.get("timestamp"), where) * 1000, fields)
+            SpanEvent(
+                str(fields.pop("event", "")),
+                time_of(log.get("timestamp"), f"{where}: timestamp", "microseconds") * 1000,
+                fields,
+            )
             for log in list_of(span, "logs", where)
             for fields in [_tags(log, "fields", where)]
         ),
@@ -54,4 +66,7 @@ def _jaeger_span(span: Mapping[str, Any], processes: Mapping[str, Any], where: s
 
 
 def _tags(owner: Any, name: str, where: str) -> dict[str, Any]:
-    return {str(tag.get("key")): tag.get("value") for tag in list_of(owner, name, where)}
+    return {
+        str(tag.get("key")): tag.get("value")
+        for tag in (object_of(found, f"{where}: {name}") for found in list_of(owner, name, where))
+    }

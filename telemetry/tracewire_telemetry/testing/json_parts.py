@@ -41,12 +41,17 @@ def id_of(value: Any, size: int, where: str, *, required: bool = True) -> str:
     return "" if not required and not found.strip("0") else found
 
 
-def time_of(value: Any, where: str) -> int:
+def time_of(value: Any, where: str, unit: str = "nanoseconds") -> int:
     """A time in the unit of the format, which may write it as a text."""
+    return number_of(value, where, f"Unix {unit}")
+
+
+def number_of(value: Any, where: str, what: str = "a whole number") -> int:
+    """A whole number, which may be written as a text."""
     try:
         return int(value)
-    except (TypeError, ValueError):
-        raise TraceFormatError(f"{where} is {value!r}, must be Unix nanoseconds") from None
+    except (TypeError, ValueError, OverflowError):
+        raise TraceFormatError(f"{where} is {value!r}, must be {what}") from None
 
 
 def object_of(value: Any, where: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tracewire_telemetry.testing.json_parts import (
     id_of,
     list_of,
     named,
+    number_of,
     object_of,
     time_of,
 )
@@ -37,16 +38,20 @@ def read_traces(path: str | Path) -> list[RecordedTrace]:
     Raises:
         TraceFormatError: the file cannot be read, is no trace, or holds none.
     """
+    __tracebackhide__ = True
     file = Path(path)
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise TraceFormatError(f"{file}: cannot be read: {error.strerror}") from error
+        raise TraceFormatError(f"{file}: cannot be read: {error.strerror}") from None
     try:
         text = (gzip.decompress(content) if content.startswith(_GZIP) else content).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise TraceFormatError(f"{file}: is neither text in UTF-8 nor such a text gzipped: {error}") from error
-    traces = group_by_trace(spans_from_json(text, str(file)))
+        raise TraceFormatError(f"{file}: is neither text in UTF-8 nor such a text gzipped: {error}") from None
+    try:
+        traces = group_by_trace(spans_from_json(text, str(file)))
+    except TraceFormatError as error:
+        raise error.with_traceback(None) from None  # the place in the file is what counts, not that in the reader
     if not traces:
         raise TraceFormatError(f"{file}: holds no span; export a trace that has some")
     return traces
@@ -71,14 +76,14 @@ def spans_from_json(text: str, where: str = "the text") -> list[RecordedSpan]:
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or not _is_json(lines[0][1]):
-            raise TraceFormatError(f"{where}: is no JSON: {error}") from error
+            raise TraceFormatError(f"{where}: is no JSON: {error}") from None
     spans: list[RecordedSpan] = []
     for number, line in lines:
         at = f"{where}, line {number}"
         try:
             spans += _document(json.loads(line), at)
         except json.JSONDecodeError as error:
-            raise TraceFormatError(f"{at}: is no JSON: {error}") from error
+            raise TraceFormatError(f"{at}: is no JSON: {error}") from None
     return spans
 
 
@@ -123,13 +128,14 @@ def _resource_spans(parts: list[Any], where: str) -> Iterator[RecordedSpan]:
         resource = _attributes(object_of(object_of(part, at).get("resource") or {}, at), at)
         for name in ("scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
             for scoped in list_of(part, name, at):
-                scope = scoped.get("scope") or scoped.get("instrumentationLibrary") or {}
-                for number, span in enumerate(list_of(scoped, "spans", at)):
+                held = list_of(scoped, "spans", at)
+                scope = object_of(scoped.get("scope") or scoped.get("instrumentationLibrary") or {}, f"{at}: scope")
+                for number, span in enumerate(held):
                     yield _span(object_of(span, at), scope, resource, f"{at}, span {number}")
 
 
 def _span(span: Mapping[str, Any], scope: Mapping[str, Any], resource: dict[str, Any], where: str) -> RecordedSpan:
-    status = span.get("status") or {}
+    status = object_of(span.get("status") or {}, f"{where}: status")
     links = [object_of(link, where) for link in list_of(span, "links", where)]
     return RecordedSpan(
         name=str(span.get("name", "")),
@@ -150,7 +156,7 @@ def _span(span: Mapping[str, Any], scope: Mapping[str, Any], resource: dict[str,
         ),
         scope=str(scope.get("name", "")),
         resource=resource,
-        sampled=bool(int(span.get("flags", 0)) & 1),
+        sampled=bool(number_of(span.get("flags", 0), f"{where}: flags") & 1),
         status_message=str(status.get("message", "")),
         events=tuple(
             SpanEvent(
@@ -187,11 +193,13 @@ def _value(value: Any, where: str) -> Any:
             case "doubleValue":
                 return float(content)
             case "arrayValue":
-                return [_value(item, where) for item in content.get("values", [])]
+                return [_value(item, where) for item in list_of(content, "values", where)]
             case "kvlistValue":
                 return _attributes(content, where, "values")
             case _:
                 pass
+    except TraceFormatError:
+        raise  # names the place within
     except (TypeError, ValueError) as error:
-        raise TraceFormatError(f"{where}: {kind} {content!r}: {error}") from error
+        raise TraceFormatError(f"{where}: {kind} {content!r}: {error}") from None
     raise TraceFormatError(f"{where}: {kind} is no kind of value")

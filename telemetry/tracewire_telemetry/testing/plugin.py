@@ -95,7 +95,7 @@ def tracewire_agent(
     """Serves an agent of one's own: `with tracewire_agent("module:name") as served: run = served.run("ada", "…")`.
 
     The module is looked for in the folder of the project (pytest's root). Keywords are the server's variables, as
-    `TRACEWIRE_TOOL_SECONDS="1"`.
+    `TRACEWIRE_TOOL_DEADLINE_SECONDS="1"`.
     """
     from tracewire_telemetry.testing.served import ServedAgent
 

@@ -39,7 +39,7 @@ class ServedAgent:
         agent: where the agent is, as `tracewire serve --agent` takes it: `module:name`.
         folder: an empty folder for the server's data.
         cwd: the working folder, in which the agent's module is looked for; the present one by default.
-        environ: further variables for the server, as `TRACEWIRE_TOOL_SECONDS`.
+        environ: further variables for the server, as `TRACEWIRE_TOOL_DEADLINE_SECONDS`.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ServedAgent:
         Raises:
             AssertionError: it did not start; the message holds what it said.
         """
+        __tracebackhide__ = True
         self.receiver.__enter__()
         try:
             self._start()
@@ -167,6 +168,7 @@ class ServedAgent:
         return "\n  ".join([*said, *whats_missing(self.receiver.trace_of_run(run_id), self.ledger(run_id))])
 
     def _start(self) -> None:
+        __tracebackhide__ = True
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRACEWIRE_", "OTEL_"))}
         variables = {
             **clean,

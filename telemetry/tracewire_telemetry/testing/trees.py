@@ -5,6 +5,7 @@ from typing import Final
 
 from tracewire_telemetry.testing.matching import DIFFERENT, EXTRA, MISSING, SAME, Matcher, Row, span_line
 from tracewire_telemetry.testing.patterns import SpanPattern
+from tracewire_telemetry.testing.recording import Recording
 from tracewire_telemetry.testing.spans import RecordedSpan, RecordedTrace
 
 COLUMN_CHARACTERS_MAX: Final = 64
@@ -18,9 +19,15 @@ def some(trace: Iterable[RecordedSpan]) -> RecordedTrace:
 
     Raises:
         AssertionError: it is empty: a check of nothing would always pass.
+        TypeError: it is a recording, or several traces.
     """
     __tracebackhide__ = True
-    whole = trace if isinstance(trace, RecordedTrace) else RecordedTrace(trace)
+    if isinstance(trace, Recording):
+        raise TypeError("a recorder is no trace: wait for one, as in trace = trace_recorder.wait_for_trace()")
+    spans = tuple(trace)
+    if any(isinstance(found, RecordedTrace) for found in spans):
+        raise TypeError(f"these are {len(spans)} traces: give one, as in [trace] = read_traces(…)")
+    whole = trace if isinstance(trace, RecordedTrace) else RecordedTrace(spans)
     if not len(whole):
         raise AssertionError(
             "the recording is empty: no span was recorded. Does the program export to this recorder, and has what is "
