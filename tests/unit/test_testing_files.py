@@ -149,7 +149,7 @@ def test_traces_of_a_file_are_kept_apart_in_the_order_of_their_start(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is no JSON"),
+        ("", "is empty; export the trace anew"),
         ("not JSON", "is no JSON"),
         (json.dumps(otlp()) + "\n{broken", ", line 2: is no JSON"),
         ('{"spans": []}', "is no trace: expected OTLP JSON (`resourceSpans`), Tempo's"),

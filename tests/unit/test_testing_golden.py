@@ -316,3 +316,6 @@ def test_an_import_that_cannot_be_right_is_refused(tmp_path: Path) -> None:
         import_golden(exported(tmp_path, parent="00000000000000ff"), out, Program(), name="cut")
     with pytest.raises(ImportRefusedError, match="--call shop: must be module:function"):
         import_golden(exported(tmp_path), out, Program(call="shop"), name="call")
+    with pytest.raises(ImportRefusedError, match="--command python 'shop: No closing quotation; quote it as for a"):
+        import_golden(exported(tmp_path), out, Program(command="python 'shop"), name="command")
+    assert [path.stem for path in out.rglob("test_c*")] == []

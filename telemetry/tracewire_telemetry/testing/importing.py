@@ -83,9 +83,10 @@ def import_golden(
     present = [path for path in (test, golden) if path.exists()]
     if present and not force:
         raise ImportRefusedError(f"{', '.join(map(str, present))}: there already; give another --name, or --force")
+    test_text = _test(slug, source.name, trace, program, remote_parent=remote_parent)  # before anything is written
     golden.parent.mkdir(parents=True, exist_ok=True)
     golden.write_text(text, encoding="utf-8")
-    test.write_text(_test(slug, source.name, trace, program, remote_parent=remote_parent), encoding="utf-8")
+    test.write_text(test_text, encoding="utf-8")
     return Imported(test, golden, len(trace))
 
 
@@ -120,9 +121,13 @@ def _test(slug: str, source: str, trace: RecordedTrace, program: Program, *, rem
             f"    golden_trace(run.trace{option})\n"
         )
     if program.command:
+        try:
+            words = shlex.split(program.command)
+        except ValueError as error:
+            raise ImportRefusedError(f"--command {program.command}: {error}; quote it as for a shell") from error
         return (
             f"{opening}\nimport os\nimport subprocess\n\n"
-            f"COMMAND = {_listed(shlex.split(program.command))}\n\n\n"
+            f"COMMAND = {_listed(words)}\n\n\n"
             f"def test_{slug}(otlp_receiver, golden_trace):\n{what}"
             f"    own = {resource.replace('service.name', 'OTEL_SERVICE_NAME') or '{}'}\n"
             "    environ = os.environ | otlp_receiver.environment | own\n"

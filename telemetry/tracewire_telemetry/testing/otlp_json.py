@@ -48,6 +48,8 @@ def read_traces(path: str | Path) -> list[RecordedTrace]:
         text = (gzip.decompress(content) if content.startswith(_GZIP) else content).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TraceFormatError(f"{file}: is neither text in UTF-8 nor such a text gzipped: {error}") from None
+    if not text.strip():
+        raise TraceFormatError(f"{file}: is empty; export the trace anew")
     try:
         traces = group_by_trace(spans_from_json(text, str(file)))
     except TraceFormatError as error:
