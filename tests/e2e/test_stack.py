@@ -22,9 +22,10 @@ from urllib.request import urlopen
 import pytest
 
 from dashboards.stack.__main__ import held
-from dashboards.stack.programs import free_ports
+from dashboards.stack.programs import find_collector, free_ports
 from dashboards.stack.rendering import RenderingError, alertmanager_config, prometheus_config
 from support.alert_rules import ROOT, RULES
+from support.otelcol import collector_path
 from support.real_programs import real_program
 
 START_SECONDS: Final = 90.0
@@ -224,6 +225,16 @@ def test_a_port_that_somebody_has_is_replaced_by_a_free_one() -> None:
         found = free_ports([taken, first])
         assert found[first] == first
         assert found[taken] not in (taken, first)
+
+
+def test_the_collector_is_looked_for_where_it_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the stack would leave it out, whoever had built it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    assert find_collector() is None
+    collector_path().parent.mkdir()
+    collector_path().touch()
+    assert find_collector() == str(collector_path())
 
 
 @contextlib.contextmanager
