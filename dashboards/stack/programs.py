@@ -134,7 +134,9 @@ def plan(folder: Path, *, every: str, choose: Callable[[list[int]], dict[int, in
 def _collector_left_out() -> Missing:
     if not rendering.COLLECTOR.exists():
         return Missing("Collector", f"{rendering.COLLECTOR.name} is not there")
-    return Missing("Collector", "build it with `python tests/real_parts.py` (takes Go), or put otelcol-contrib in PATH")
+    return Missing(
+        "Collector", "build it with `.venv/bin/python tests/real_parts.py` (takes Go), or put otelcol-contrib in PATH"
+    )
 
 
 def _programs(made: Plan, folder: Path, collector: str | None) -> Iterator[Program]:
