@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,6 +26,9 @@ RESEND: Final = "15s"
 MANIFEST: Final = rendering.ROOT / "tests" / "collector" / "builder.yaml"
 """What the project's own Collector is built from; it lies in the user's cache by the hash of this."""
 COLLECTOR_NAMES: Final = ("otelcol-contrib", "otelcol")
+COLLECTOR_ADVICE: Final = (
+    "build it with `.venv/bin/python tests/real_parts.py` (takes Go), or put otelcol-contrib in PATH"
+)
 
 
 class Missing(NamedTuple):
@@ -112,31 +115,22 @@ def _free(port: int, held: list[socket.socket]) -> int:
     raise OSError(f"no port of loopback is free in place of {port}")
 
 
-def plan(folder: Path, *, every: str, choose: Callable[[list[int]], dict[int, int]] = free_ports) -> Plan:
+def plan(folder: Path, *, every: str) -> Plan:
     """The programs, with their configurations written into `folder`.
 
     Raises:
         RenderingError: a shipped file is not as expected.
         OSError: a file cannot be written, or no port is free.
     """
-    collector = find_collector() if rendering.COLLECTOR.exists() else None
+    collector = find_collector()
     wanted = [PUBLIC_PORT, OPS_PORT, PROMETHEUS_PORT, ALERTMANAGER_PORT, RECEIVER_PORT]
-    ports = choose([*wanted, *(COLLECTOR_PORTS if collector else ())])
+    ports = free_ports([*wanted, *(COLLECTOR_PORTS if collector else ())])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prometheus.yaml").write_text(rendering.prometheus_config(ports, every=every), encoding="utf-8")
     (folder / "alertmanager.yaml").write_text(rendering.alertmanager_config(ports), encoding="utf-8")
-    left_out = [] if collector else [_collector_left_out()]
-    made = Plan([], ports, left_out)
+    made = Plan([], ports, [] if collector else [Missing("Collector", COLLECTOR_ADVICE)])
     made.programs.extend(_programs(made, folder, collector))
     return made
-
-
-def _collector_left_out() -> Missing:
-    if not rendering.COLLECTOR.exists():
-        return Missing("Collector", f"{rendering.COLLECTOR.name} is not there")
-    return Missing(
-        "Collector", "build it with `.venv/bin/python tests/real_parts.py` (takes Go), or put otelcol-contrib in PATH"
-    )
 
 
 def _programs(made: Plan, folder: Path, collector: str | None) -> Iterator[Program]:
