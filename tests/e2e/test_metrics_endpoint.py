@@ -260,6 +260,15 @@ async def test_the_ops_port_needs_its_token_where_one_is_set(tmp_path: Path) -> 
             assert (await http.get(f"{server.server.ops_url}/ready")).status_code == 200
 
 
+async def test_the_ops_port_says_which_paths_it_has(server: ServerUnderTest) -> None:
+    """Who opens its address alone learns where to look; there is no `/schema` to send them to."""
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{server.server.ops_url}/")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_frame")
+    assert "/incidents, /live, /metrics, /ready, " in answer.json()["detail"]
+    assert "/schema" not in answer.json()["detail"]
+
+
 async def test_nothing_on_the_public_port_names_a_user_to_another(server: ServerUnderTest) -> None:
     """No metrics and no operator's routes there, no user's name in what anybody may read or another user gets."""
     events = (await many_runs(server))[0]

@@ -45,7 +45,6 @@ HTTP_CODES = {
 route takes is to HTTP what an unknown frame is to a socket.
 """
 DETAILS = {
-    404: "there is nothing at this path; /schema lists what there is",
     405: "this path does not take this method; `Allow` says which it takes",
     413: "the body is larger than this path takes",
 }
@@ -129,11 +128,20 @@ def http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Res
     status = error.status_code
     code = HTTP_CODES.get(status, RejectCode.MALFORMED)
     said = _said(error)
-    detail = DETAILS.get(status, said) if said == HTTPStatus(status).phrase else said
+    detail = said
+    if said == HTTPStatus(status).phrase:
+        detail = _nothing_here(request) if status == HTTPStatus.NOT_FOUND else DETAILS.get(status, said)
     headers = {name.title(): value for name, value in (error.headers or {}).items()}
     if "Allow" in headers:
         headers["Allow"] = allowed(set(headers["Allow"].split(", ")))
     return refuse(request, code, detail, status=status, headers=headers)
+
+
+def _nothing_here(request: Request[Any, Any, Any]) -> str:
+    """Where to look instead: the ops port has no `/schema`, and few paths."""
+    paths = sorted({route.path_format for route in request.app.routes})
+    there_is = "/schema lists what there is" if "/schema" in paths else f"there are {', '.join(paths)}"
+    return f"there is nothing at this path; {there_is}"
 
 
 def _said(error: HTTPException) -> str:
