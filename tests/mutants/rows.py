@@ -41,9 +41,6 @@ class Mutant(Struct, frozen=True):
         """Another user, for those rows that need one."""
         return f"victim-of-{self.user_id}"
 
-    def __str__(self) -> str:
-        return f"{self.what:<11}{self.where:<9}{self.event_type}"
-
 
 def mutant_of(user_id: str) -> Mutant | None:
     """The row of this user; `None` for everybody else."""

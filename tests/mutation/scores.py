@@ -10,10 +10,12 @@ from mutation.workspace import GROUPS
 SURVIVED: Final = 0
 """mutmut's exit codes (its `status_by_exit_code`); with any other, a test failed or did not come to its end."""
 UNTESTED: Final = frozenset({5, 33})
+NOT_TRIED: Final = frozenset({None, 2, 34})
+"""Also interrupted, and skipped."""
 
 
 def results(folder: Path) -> Iterator[tuple[str, str, int | None]]:
-    """Module, mutant and exit code of each mutant; `None` where it was not tried."""
+    """Module, mutant and exit code of each mutant; `None` where it was not begun."""
     for meta in sorted((folder / "mutants" / "src").rglob("*.meta")):
         module = meta.relative_to(folder / "mutants" / "src").as_posix().removesuffix(".meta")
         if module not in GROUPS[folder.name].modules:
@@ -36,7 +38,7 @@ def scores(folders: Iterable[Path]) -> Iterator[str]:
     counts: dict[str, list[int]] = {}
     for module, _, code in (result for folder in folders for result in results(folder)):
         row = counts.setdefault(module, [0, 0, 0, 0])
-        row[3 if code is None else 1 if code == SURVIVED else 2 if code in UNTESTED else 0] += 1
+        row[3 if code in NOT_TRIED else 1 if code == SURVIVED else 2 if code in UNTESTED else 0] += 1
     yield f"{'module':<50}{'killed':>8}{'survived':>10}{'untested':>10}{'not tried':>11}{'score':>8}"
     total = [sum(column) for column in zip(*counts.values(), strict=True)] if counts else [0] * 4
     for module, row in [*counts.items(), ("all", total)]:

@@ -184,10 +184,10 @@ class Backend(OtlpReceiver):
         super().__init__(port=port)
         self._away = False
 
-    def _add(self, spans: Iterable[RecordedSpan]) -> None:
+    def add(self, spans: Iterable[RecordedSpan]) -> None:
         if self._away:
             raise ConnectionResetError
-        super()._add(spans)
+        super().add(spans)
 
     def __exit__(self, *details: object) -> None:
         self._away = True
