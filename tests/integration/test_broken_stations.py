@@ -20,9 +20,9 @@ from tracewire.delivery.user_websocket_emitter import EmitOutcome
 
 
 @asynccontextmanager
-async def broken(tmp_path: Path, **deadlines: float) -> AsyncIterator[ServerUnderTest]:
+async def broken(tmp_path: Path) -> AsyncIterator[ServerUnderTest]:
     """A server whose deadlines a test can wait for."""
-    quick = {"emitter_deadline_seconds": 1, "heal_deadline_seconds": 1} | deadlines
+    quick = {"emitter_deadline_seconds": 1, "heal_deadline_seconds": 1}
     async with server_under_test(tmp_path / "data", agents=known_agents(), **quick) as server:
         yield server
 
@@ -38,7 +38,10 @@ async def test_a_run_whose_station_crashed_behind_its_terminal_event_is_settled_
         return await complete(bridge, output, ordinal)
 
     monkeypatch.setattr(AgentWebSocketBridge, "complete", complete_twice)
-    async with broken(tmp_path) as server, wire_to(server.server.ws_url, server.token("ada")) as wire:
+    async with (
+        server_under_test(tmp_path / "data", agents=known_agents()) as server,
+        wire_to(server.server.ws_url, server.token("ada")) as wire,
+    ):
         run_id = await wire.start_run("go", agent="five")
         events = await wire.receive_run(run_id)
         await wire.ack(run_id, len(events))
