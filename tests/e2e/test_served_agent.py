@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.dying_agent import EXIT_CODE
 from support.servers import FIVE
 from tracewire_telemetry.testing import ServedAgent, assert_chain
 
@@ -60,6 +61,26 @@ def test_an_agent_that_raises_says_so_wherever_a_check_fails(tracewire_agent: Se
     assert repr(run).endswith(f"agent_error; {error}>")
     with pytest.raises(AssertionError, match=f"its client was told {error}"):
         assert_chain(run, events=FIVE)
+
+
+def test_a_server_that_ends_by_itself_is_told_of_by_the_run_and_by_the_next(tracewire_agent: Serve) -> None:
+    """With its exit code and what it logged; one that was stopped is told apart from that."""
+    with tracewire_agent("support.dying_agent:dies", cwd=TESTS) as served:
+        for said in (r"did not end before the socket closed .*\n.*, input_required\n  ", "^"):
+            expected = f"{said}the server has ended by itself, with exit code {EXIT_CODE}; what it logged last:\n"
+            with pytest.raises(AssertionError, match=expected):
+                served.run("ada", "go", on_event=answered)
+    with pytest.raises(RuntimeError, match="the server is not running: use it within `with tracewire_agent"):
+        served.run("ada", "go")
+
+
+def test_an_input_that_is_no_json_is_said(tracewire_agent: Serve) -> None:
+    """Before anything is sent."""
+    with (
+        tracewire_agent("support.agents:five", cwd=TESTS) as served,
+        pytest.raises(TypeError, match="must be JSON: Obj"),
+    ):
+        served.run("ada", object())
 
 
 def test_a_server_that_does_not_start_says_why(tracewire_agent: Serve) -> None:

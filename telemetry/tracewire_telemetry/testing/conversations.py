@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tracewire_telemetry.testing.runs import EVENT_NAMES, TERMINAL_NAMES, ClientRecord
@@ -87,13 +88,32 @@ class Conversation:
         return frame
 
     def until(self, *types: str) -> Frame:
-        """The next frame of one of these types."""
-        while (frame := self.receive())["type"] not in types:
-            pass
+        """The next frame of one of these types.
+
+        Raises:
+            AssertionError: none came in time, or before the socket was closed.
+        """
+        __tracebackhide__ = True
+        try:
+            while (frame := self.receive())["type"] not in types:
+                pass
+        except (TimeoutError, ConnectionClosed) as error:
+            why = f"before the socket closed ({error})" if isinstance(error, ConnectionClosed) else "in time"
+            raise AssertionError(f"the server sent no {' or '.join(types)} {why}") from None
         return frame
 
     def start(self, agent: str, input_value: Any) -> Frame:
-        """Start a run; the frame that accepts it."""
+        """Start a run; the frame that accepts it.
+
+        Raises:
+            AssertionError: the server refused it, or did not answer.
+            TypeError: the input is no JSON.
+        """
+        __tracebackhide__ = True
+        try:
+            json.dumps(input_value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"the agent's input must be JSON: {error}") from None
         self.send({"type": "start_run", "request_id": str(uuid.uuid4()), "agent": agent, "input": input_value})
         answer = self.until("run_accepted", "rejected")
         if answer["type"] == "rejected":

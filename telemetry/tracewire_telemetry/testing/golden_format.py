@@ -125,6 +125,7 @@ def parsed(text: str, where: str = "the golden trace") -> list[Node]:
     Raises:
         GoldenFormatError: it is not of the format; the message names the line.
     """
+    __tracebackhide__ = True
     tops: list[Node] = []
     open_lists: list[tuple[int, list[Node], int]] = [(0, tops, 0)]  # the depth, where its nodes go, their group
     groups = itertools.count(1)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -27,6 +27,10 @@ from tracewire_telemetry.testing.waiting import whats_missing
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 RUN_SECONDS: Final = 30.0
+GONE_SECONDS: Final = 2.0
+"""How long a server may take to end after its socket did."""
+LOG_LINES_SHOWN: Final = 5
+LOG_LINE_CHARACTERS_MAX: Final = 300
 TOKEN_SECONDS: Final = 3_600
 _HTTP_SECONDS: Final = 10.0
 _BUILT_IN: Final = frozenset({"analyst", "canary", "drill"})
@@ -85,6 +89,7 @@ class ServedAgent:
             self._reader.join()
             if self._process.stderr is not None:
                 self._process.stderr.close()
+            self._process = None
         self.receiver.__exit__()
 
     @property
@@ -100,8 +105,15 @@ class ServedAgent:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def scrape(self) -> str:
-        """What `/metrics` of the ops port answers."""
-        return self._get("/metrics")
+        """What `/metrics` of the ops port answers.
+
+        Raises:
+            AssertionError: the server has ended by itself; the message says how, and what it logged last.
+        """
+        __tracebackhide__ = True
+        if gone := self._gone():
+            raise AssertionError(gone)
+        return _get(f"{self.ops_url}/metrics")
 
     def ledger(self, run_id: str) -> dict[str, Any] | None:
         """The run's ledger, from the ops port; `None` where there is none."""
@@ -163,9 +175,32 @@ class ServedAgent:
 
     def _unfinished(self, run_id: str, events: Sequence[Frame], seconds: float, error: Exception) -> str:
         types = ", ".join(frame["type"] for frame in events) or "none"
+        if isinstance(error, ConnectionClosed):
+            self._wait_for(lambda: self._ended, GONE_SECONDS)
         why = "within " + f"{seconds:g} s" if isinstance(error, TimeoutError) else f"before the socket closed ({error})"
         said = [f"run {run_id} did not end {why}", f"the client received: {types}", *open_tools(events)]
+        if gone := self._gone():
+            return "\n  ".join([*said, gone])
         return "\n  ".join([*said, *whats_missing(self.receiver.trace_of_run(run_id), self.ledger(run_id))])
+
+    def _gone(self) -> str:
+        """What is to be told of a server that has ended by itself; empty while it runs.
+
+        Raises:
+            RuntimeError: it was not started, or was stopped.
+        """
+        __tracebackhide__ = True
+        if self._process is None:
+            raise RuntimeError("the server is not running: use it within `with tracewire_agent(…) as served:`")
+        if not self._ended:
+            return ""
+        said = [line.rstrip()[:LOG_LINE_CHARACTERS_MAX] for line in self.log_text.splitlines()[-LOG_LINES_SHOWN:]]
+        code = self._process.wait(STOP_SECONDS)
+        return "\n    ".join([f"the server has ended by itself, with exit code {code}; what it logged last:", *said])
+
+    def _wait_for(self, holds: Callable[[], bool], seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(holds, seconds)
 
     def _start(self) -> None:
         __tracebackhide__ = True
@@ -187,8 +222,8 @@ class ServedAgent:
             text=True,
         )
         self._reader.start()
+        self._wait_for(lambda: self._ended or self._ready() is not None, START_SECONDS)
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._ready() is not None, START_SECONDS)
             ready, said = self._ready(), "".join(self._lines[-40:])
         if ready is None:
             raise AssertionError(f"the server with the agent {self._agent} did not start:\n{said}")
@@ -210,9 +245,6 @@ class ServedAgent:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-
-    def _get(self, path: str) -> str:
-        return _get(self.ops_url + path)
 
 
 def ledger_at(ops_url: str, run_id: str) -> dict[str, Any] | None:
