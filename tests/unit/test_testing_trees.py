@@ -200,6 +200,17 @@ def test_a_partial_tree_of_two_thousand_spans_is_found() -> None:
     assert_tree(several(2_000), span("root", children=[span("tock")]), partial=True)
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_siblings_may_be_more_than_calls_can_be_within_each_other(partial: bool) -> None:
+    """Each named; one that is not there is told."""
+    root = made("root", at=(0, 3_000))
+    trace = RecordedTrace([root, *(made(f"item {number}", root, at=(number, number + 1)) for number in range(600))])
+    items = [span(f"item {number}") for number in range(600)]
+    assert_tree(trace, span("root", children=items), partial=partial)
+    with pytest.raises(AssertionError, match="missing: one more under root"):
+        assert_tree(trace, span("root", children=[*items, span("one more")]), partial=partial)
+
+
 def test_a_large_difference_shows_what_differs_and_where() -> None:
     """Of hundreds of rows only those around the difference."""
     with pytest.raises(AssertionError) as raised:

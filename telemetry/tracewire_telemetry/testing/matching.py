@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -50,14 +49,25 @@ class Matcher:
     def matches_all(self, items: Sequence[Expected], spans: Sequence[RecordedSpan]) -> bool:
         """Whether siblings, in the order of their start, are as the items have them."""
 
-        @cache
-        def from_here(item: int, position: int) -> bool:
-            if item == len(items):
-                return self._partial or position == len(spans)
+        def ends(item: int, position: int) -> Iterator[int]:
             starts = range(position, len(spans) + 1) if self._partial else (position,)
-            return any(from_here(item + 1, end) for at in starts for end in self._ends(items[item], spans, at))
+            return (end for at in starts for end in self._ends(items[item], spans, at))
 
-        return from_here(0, 0)
+        if not items:
+            return self._partial or not spans
+        # Not by recursion: there may be more siblings than calls can be within each other.
+        ways, tried = [ends(0, 0)], {(0, 0)}
+        while ways:
+            end = next(ways[-1], None)
+            if end is None:
+                ways.pop()
+            elif len(ways) == len(items):
+                if self._partial or end == len(spans):
+                    return True
+            elif (len(ways), end) not in tried:
+                tried.add((len(ways), end))
+                ways.append(ends(len(ways), end))
+        return False
 
     def children(self, found: RecordedSpan) -> list[RecordedSpan]:
         """The span's children, by start."""
