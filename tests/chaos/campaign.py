@@ -69,7 +69,7 @@ class _Spans(OtlpReceiver):
         super().__init__()
         self.kept: list[SpanOf] = []
 
-    def _add(self, spans: Iterable[RecordedSpan]) -> None:
+    def add(self, spans: Iterable[RecordedSpan]) -> None:
         self.kept += [SpanOf(span.trace_id, span.span_id, span.parent_id, span.name) for span in spans]
 
 
