@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUNTIME := .venv/installed-runtime
 STAMP := .venv/installed
 PYTEST_FLAGS ?=
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 FUZZ_FLAGS ?=
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
   --no-emit-find-links --custom-compile-command "make lock"

@@ -26,6 +26,8 @@ from tracewire_telemetry.testing.recording import WAIT_SECONDS, LedgerReader, Re
 from tracewire_telemetry.testing.spans import from_otlp, from_sdk
 
 __all__ = ["WAIT_SECONDS", "InProcessRecorder", "LedgerReader", "OtlpReceiver", "Recording"]
+_STOP_LOOK_SECONDS: Final = 0.02
+"""How soon a receiver that is left ends."""
 _OTHER_SIGNALS: Final[Mapping[str, Any]] = {
     "/v1/metrics": ExportMetricsServiceRequest,
     "/v1/logs": ExportLogsServiceRequest,
@@ -64,7 +66,9 @@ class OtlpReceiver(Recording):
     def __init__(self, *, port: int = 0, ledger: LedgerReader | None = None) -> None:
         super().__init__(ledger=ledger)
         self._server = _ReceivingServer(("127.0.0.1", port), _handler_of(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, name="otlp-receiver", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_LOOK_SECONDS,), name="otlp-receiver", daemon=True
+        )
 
     @property
     def endpoint(self) -> str:
