@@ -23,13 +23,17 @@ def read_secret_files(environ: Mapping[str, str]) -> tuple[dict[str, str], list[
         path = read.pop(name + SUFFIX, "")
         if not path:
             continue
-        if name in environ:
+        if environ.get(name):
             failures.append(f"{name}{SUFFIX} and {name}: one secret, said twice; leave one of them away")
             continue
         try:
             read[name] = Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
-            failures.append(f"{name}{SUFFIX}={path}: {error.strerror}; name a file that the server can read")
+            # What does not look like a path may be the secret itself, put there by mistake.
+            shown = f"={path}" if path.startswith(("/", ".", "~")) else ""
+            failures.append(
+                f"{name}{SUFFIX}{shown}: {error.strerror}; name a file that the server can read, by its path"
+            )
             continue
         except UnicodeDecodeError:
             failures.append(f"{name}{SUFFIX}={path}: is no text; the file must hold the secret alone")

@@ -62,13 +62,14 @@ def without_comments(path: Path) -> str:
 
 
 def test_compose_reads_the_stack() -> None:
-    """Where Docker's compose plugin is installed, by itself; it needs no engine for that."""
+    """By itself; it needs no engine for that."""
     docker = shutil.which("docker")
     plugin = docker and subprocess.run(
         [docker, "compose", "version"], capture_output=True, check=False, timeout=SECONDS
     )
-    if plugin and plugin.returncode == 0:
-        assert "tracewire" in run(str(docker), "compose", "-f", COMPOSE, "config", "--services")
+    if not plugin or plugin.returncode:
+        pytest.skip("Docker's compose plugin is missing: compose.yaml is not read by the program that it is for")
+    assert "tracewire" in run(str(docker), "compose", "-f", COMPOSE, "config", "--services")
 
 
 def test_prometheus_and_alertmanager_accept_the_configurations_of_the_stack(tmp_path: Path) -> None:

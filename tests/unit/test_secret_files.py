@@ -29,6 +29,7 @@ def test_a_secret_is_what_its_file_holds_without_the_space_around_it(tmp_path: P
     ("environ", "said"),
     [
         ({"TRACEWIRE_OPS_TOKEN_FILE": "/nowhere/token"}, "TRACEWIRE_OPS_TOKEN_FILE=/nowhere/token: No such file"),
+        ({"TRACEWIRE_OPS_TOKEN_FILE": "s3cret-s3cret"}, "TRACEWIRE_OPS_TOKEN_FILE: No such file"),
         ({"TRACEWIRE_OPS_TOKEN_FILE": "{file}", "TRACEWIRE_OPS_TOKEN": "x"}, "one secret, said twice"),
         ({"TRACEWIRE_OPS_TOKEN_FILE": "{empty}"}, "is empty"),
         ({"TRACEWIRE_OPS_TOKEN_FILE": "{binary}"}, "is no text"),
