@@ -99,6 +99,11 @@ def _run(*command: str | Path) -> None:
 
 
 def _environ() -> dict[str, str]:
-    """This process's environment, without what would lead Python or pytest back to the sources."""
+    """This process's environment, without what would lead Python or pytest back to the sources, or change what pytest
+    prints: on a build server it repeats a failure's whole text in its summary.
+    """
     ours = ("PYTHONPATH", "PYTEST", "VIRTUAL_ENV", "TRACEWIRE_", "OTEL_", "COLUMNS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    printing = {"CI", "BUILD_NUMBER", "FORCE_COLOR", "NO_COLOR", "PY_COLORS"}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(ours) and name not in printing
+    }
