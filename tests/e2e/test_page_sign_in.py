@@ -125,9 +125,9 @@ def test_a_token_that_expires_while_connected_ends_the_session(
 ) -> None:
     """A pasted token cannot be renewed: at its end the state says so, and the page asks for another."""
     page = watched.open(signed.url)
-    bring(page, issuer.token("brief", ttl_seconds=3))
+    bring(page, issuer.token("brief", ttl_seconds=6))
     expect(page.locator("#connection")).to_have_text("connected")
-    expect(page.locator("#connection")).to_have_text("closed: the token has expired", timeout=10_000)
+    expect(page.locator("#connection")).to_have_text("closed: the token has expired", timeout=20_000)
     expect(page.get_by_label("Your token")).to_be_visible()
     assert watched.problems(urlsplit(signed.url).netloc) == []
 

@@ -122,6 +122,6 @@ async def test_a_token_that_expires_closes_its_socket_by_itself(tmp_path: Path) 
     """4502, without anybody looking but the server."""
     async with (
         server_under_test(tmp_path / "data", jwt_leeway_seconds=0) as server,
-        wire_to(server.server.ws_url, server.token("ada", ttl_seconds=1)) as wire,
+        wire_to(server.server.ws_url, server.token("ada", ttl_seconds=4)) as wire,
     ):
         assert await wire.closed() == (4502, "token_expired")

@@ -82,6 +82,6 @@ async def floods(load: Load) -> None:
 async def expires_signed_in(load: Load) -> None:
     """A user whose token ends while a socket of theirs is open."""
     settings = load_settings({}, data_dir=str(load.server.data_dir))
-    token = sign_token(settings, "signed in for a second", ttl_seconds=1)
+    token = sign_token(settings, "signed in for moments", ttl_seconds=6)
     async with wire_to(load.server.ws_url, token) as wire:
         assert (await wire.closed())[0] == 4502

@@ -104,6 +104,4 @@ def _environ() -> dict[str, str]:
     """
     ours = ("PYTHONPATH", "PYTEST", "VIRTUAL_ENV", "TRACEWIRE_", "OTEL_", "COLUMNS")
     printing = {"CI", "BUILD_NUMBER", "FORCE_COLOR", "NO_COLOR", "PY_COLORS"}
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(ours) and name not in printing
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours) and name not in printing}
