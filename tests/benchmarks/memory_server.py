@@ -5,7 +5,7 @@ Run it as `python -m tests.benchmarks.memory_server serve`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tracewire import cli, main
 from tracewire.eventlog import Accepted, RunRecord
@@ -20,7 +20,7 @@ class MemoryLog(SqliteEventLog):
 
     records: dict[str, RunRecord]
     bodies: dict[str, list[bytes]]
-    _answers: "list[asyncio.Future[None]]"
+    _answers: "list[Pending]"
 
     async def open(self) -> None:
         self.records, self.bodies, self._answers = {}, {}, []
@@ -31,9 +31,17 @@ class MemoryLog(SqliteEventLog):
         self.bodies[record.run_id] = []
         return Accepted(record, True)
 
-    def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> "asyncio.Future[None]":
+    def append(
+        self,
+        run_id: str,
+        seq: int,
+        body: bytes,
+        *,
+        outcome: Outcome | None = None,
+        on_durable: Callable[[], object] | None = None,
+    ) -> "asyncio.Future[None]":
         self.bodies[run_id].append(body)
-        future = Pending(loop=self._loop)
+        future = Pending(on_durable, loop=self._loop)
         if not self._answers:
             self._loop.call_soon(self._answer_all)
         self._answers.append(future)
@@ -42,7 +50,7 @@ class MemoryLog(SqliteEventLog):
     def _answer_all(self) -> None:
         answers, self._answers = self._answers, []
         for future in answers:
-            future.set_result(None)
+            future.durable()
 
     def ack(self, run_id: str, seq: int) -> None:
         """Nobody asks for it again."""

@@ -279,6 +279,39 @@ async def test_cancelling_one_caller_disturbs_no_other_and_takes_nothing_back(lo
     assert await seqs(log, other_run) == [1, 2]
 
 
+async def test_what_is_durable_is_called_for_before_anybody_who_waits_goes_on(log: EventLog) -> None:
+    """In the order handed over, once each, also for a caller that was cancelled; never for what was refused."""
+    run_id = await accepted(log, 1)
+    seen: list[str] = []
+
+    async def append(seq: int) -> None:
+        await log.append(run_id, seq, b"event", on_durable=lambda: seen.append(f"{seq} durable"))
+        seen.append(f"{seq} returned")
+
+    tasks = [asyncio.create_task(append(seq)) for seq in (1, 2, 7, 3)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(None), asyncio.CancelledError, SequenceError, type(None)] == [type(end) for end in ends]
+    assert [line for line in seen if "durable" in line] == ["1 durable", "2 durable", "3 durable"]
+    assert seen.index("3 returned") > seen.index("1 returned") > seen.index("1 durable")
+    assert await seqs(log, run_id) == [1, 2, 3]
+
+
+async def test_a_call_for_what_is_durable_that_fails_disturbs_nobody_else(log: EventLog) -> None:
+    """Its own caller is told; the event stays, and the others return."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    runs = [await accepted(log, n) for n in range(2)]
+    failed = log.append(runs[0], 1, b"event", on_durable=fail)
+    await log.append(runs[1], 1, b"event")
+    assert isinstance(failed.exception(), ZeroDivisionError)
+    assert [await seqs(log, run_id) for run_id in runs] == [[1], [1]]
+    await log.append(runs[0], 2, b"event")
+
+
 async def test_an_append_that_is_on_its_way_cannot_be_cancelled(log: EventLog) -> None:
     """Its future tells what came of it, whoever tried to cancel it, and whoever does not wait for it."""
     run_id = await accepted(log, 1)

@@ -122,6 +122,8 @@ class MemoryLog:
             if isinstance(result, Exception):
                 future.set_exception(result)
                 future.exception()  # a crash may come before who awaits it is told, which is nobody's mistake
+            elif isinstance(future, Pending):
+                future.durable()
             else:
                 future.set_result(result)
         self._writing = False
@@ -147,7 +149,15 @@ class MemoryLog:
         self._hand_over(future, write)
         return await future
 
-    def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> "asyncio.Future[None]":
+    def append(
+        self,
+        run_id: str,
+        seq: int,
+        body: bytes,
+        *,
+        outcome: Outcome | None = None,
+        on_durable: Callable[[], object] | None = None,
+    ) -> "asyncio.Future[None]":
         """As the port says."""
         disk = self._disk
 
@@ -158,7 +168,7 @@ class MemoryLog:
             run.bodies.append(body)
             run.outcome = outcome
 
-        future = Pending(loop=self._loop)
+        future = Pending(on_durable, loop=self._loop)
         self._hand_over(future, write)
         return future
 

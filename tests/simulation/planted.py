@@ -144,7 +144,11 @@ BUGS = {
     "no_drain_when_queued": Bug(
         "connection",
         "what is queued is not written",
-        (Change(Connection._push, "self._drain_soon()", "pass"),),
+        (
+            Change(Connection._push, "self._drain_soon()", "pass"),
+            Change(Connection._push_event, "self._drain()", "pass"),
+            Change(Connection._push_event, "self._drain_soon()", "pass"),
+        ),
     ),
     "no_wakeup_when_drained": Bug(
         "connection",
@@ -173,7 +177,7 @@ BUGS = {
     "delivered_before_durable": Bug(
         "emitter",
         "sockets get the event before the commit",
-        (Change(UserWebSocketEmitter._emit, "await committed\n", "self._deliver(seq, body); await committed\n"),),
+        (Change(UserWebSocketEmitter._emit, "on_durable=deliver)", "on_durable=deliver() or deliver)"),),
     ),
     "delivered_to_others": Bug(
         "emitter",

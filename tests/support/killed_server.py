@@ -31,13 +31,12 @@ def kill_at(patch: pytest.MonkeyPatch, moment: str) -> None:
     wanted = b'{"type":"%s"' % event_type.encode()
     append, store, export = SqliteEventLog.append, SqliteEventLog.store_stamps, OTLPSpanExporter.export
 
-    def append_or_die(self: SqliteEventLog, run_id: str, seq: int, body: bytes, **outcome: Any) -> Any:
+    def append_or_die(self: SqliteEventLog, run_id: str, seq: int, body: bytes, **options: Any) -> Any:
         if when == "before" and body.startswith(wanted):
             kill_self()
-        future = append(self, run_id, seq, body, **outcome)
         if when == "after" and body.startswith(wanted):
-            future.add_done_callback(kill_self)
-        return future
+            options["on_durable"] = kill_self  # in delivery's place
+        return append(self, run_id, seq, body, **options)
 
     async def store_and_die(self: SqliteEventLog, run_id: str, stamps: bytes) -> None:
         await store(self, run_id, stamps)

@@ -70,6 +70,19 @@ async def test_events_and_frames_leave_in_the_order_in_which_they_were_queued() 
     assert [body_of(1), b"accepted", body_of(1), body_of(2)] == socket.transport.frames
 
 
+async def test_an_event_is_written_without_waiting_for_the_event_loop() -> None:
+    """It waits for no turn in which others may come first; behind what is queued already it keeps its place."""
+    socket, run = Socket(), accepted_run()
+    socket.connection.follow("run", run)
+    live(run, socket)
+    assert [body_of(1)] == socket.transport.frames
+    socket.connection.send(b"accepted")
+    live(run, socket)
+    assert [body_of(1)] == socket.transport.frames
+    await turns(5)
+    assert [body_of(1), b"accepted", body_of(2)] == socket.transport.frames
+
+
 async def test_a_write_stamps_the_link_for_the_socket_that_it_went_to() -> None:
     """Not before it is written; control frames stamp nothing."""
     socket, run = Socket(), accepted_run()

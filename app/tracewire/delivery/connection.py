@@ -176,7 +176,7 @@ class Connection:
             followed.deltas = self.outbox.join(queued, followed.deltas)
             self._drain_soon()
         else:
-            self._push(queued)
+            self._push_event(queued)
         return True
 
     def send(self, frame: bytes) -> None:
@@ -187,6 +187,13 @@ class Connection:
     def _push(self, queued: Queued) -> None:
         self.outbox.push(queued)
         self._drain_soon()
+
+    def _push_event(self, queued: Queued) -> None:
+        self.outbox.push(queued)
+        if self._lines:
+            self._drain_soon()  # what else comes in this turn shares its frame
+        elif not self._draining:
+            self._drain()
 
     def _drain_soon(self) -> None:
         if not self._draining:

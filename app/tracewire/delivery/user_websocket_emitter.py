@@ -87,12 +87,15 @@ class UserWebSocketEmitter:
             raise WiringError("L4", f"an emitter of run {self.run_id} was given {envelope.type} of {envelope.run_id}")
         body = encode_envelope(envelope)
         seq = envelope.seq
-        committed = self._log.append(self.run_id, seq, body, outcome=outcome)
-        try:
-            await committed
-        finally:
-            # A cancellation arrives here after the outcome is known: what is durable is delivered all the same.
-            queued_to = self._deliver(seq, body) if committed.done() and not committed.exception() else 0
+        queued_to = 0
+
+        def deliver() -> None:
+            nonlocal queued_to
+            queued_to = self._deliver(seq, body)
+
+        # In the very turn in which the commit is known, also where the caller is cancelled meanwhile: sockets do not
+        # wait until the loop comes to this task again.
+        await self._log.append(self.run_id, seq, body, outcome=outcome, on_durable=deliver)
         return EmitOutcome(seq, queued_to)
 
     def _deliver(self, seq: int, body: bytes) -> int:

@@ -6,7 +6,7 @@ One conformance suite (`tests/integration/test_eventlog_conformance.py`) runs ag
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -137,8 +137,19 @@ class EventLog(Protocol):
             RequestIdReusedError: the id stands for a run with another agent or input.
         """
 
-    def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> "asyncio.Future[None]":
+    def append(
+        self,
+        run_id: str,
+        seq: int,
+        body: bytes,
+        *,
+        outcome: Outcome | None = None,
+        on_durable: Callable[[], object] | None = None,
+    ) -> "asyncio.Future[None]":
         """Append one event; it is durable when the future is done. `outcome` is given with the terminal event alone.
+
+        `on_durable` is called in the event loop once the event is durable, before anybody who waits for the future
+        goes on, and whoever was cancelled meanwhile; what it raises, the future tells.
 
         Cancelling the future or who awaits it does not take the event back: a cancelled awaiter gets its
         `CancelledError` once the outcome is known, and the future tells that outcome.

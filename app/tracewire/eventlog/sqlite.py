@@ -136,12 +136,20 @@ class SqliteEventLog:
         self._hand_over(Accept(future, record, encoded))
         return cast("Accepted", await future)
 
-    def append(self, run_id: str, seq: int, body: bytes, *, outcome: Outcome | None = None) -> asyncio.Future[None]:
+    def append(
+        self,
+        run_id: str,
+        seq: int,
+        body: bytes,
+        *,
+        outcome: Outcome | None = None,
+        on_durable: Callable[[], object] | None = None,
+    ) -> asyncio.Future[None]:
         if self._refusal is not None:
             refused = Pending()
             refused.set_exception(LogUnavailableError(self._refusal))
             return refused
-        future = Pending(loop=self._loop)
+        future = Pending(on_durable, loop=self._loop)
         self._hand_over(Append(future, run_id, seq, body, outcome))
         return future
 
@@ -311,7 +319,7 @@ class SqliteEventLog:
             if isinstance(result, EventLogError):
                 write.future.set_exception(result)
             else:
-                write.future.set_result(None)
+                write.future.durable()
         elif isinstance(write, Ack):
             if isinstance(result, LogUnavailableError):
                 self._set_ack_timer()

@@ -6,8 +6,8 @@ commits or retries: that is `sqlite_writer`'s.
 
 import sqlite3
 import time
-from asyncio import Future
-from collections.abc import Sequence
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -29,7 +29,23 @@ class Pending(Future[None]):
     A task that is cancelled while it waits for this one goes on waiting, and is cancelled when this one is done.
     """
 
-    __slots__ = ()
+    __slots__ = ("_on_durable",)
+
+    def __init__(
+        self, on_durable: Callable[[], object] | None = None, *, loop: AbstractEventLoop | None = None
+    ) -> None:
+        super().__init__(loop=loop)
+        self._on_durable = on_durable
+
+    def durable(self) -> None:
+        """It is on the disk: call who is to be called, then let go on who waits, with what the call raised."""
+        try:
+            if self._on_durable is not None:
+                self._on_durable()
+        except Exception as error:  # noqa: BLE001 # the awaiter gets it
+            self.set_exception(error)
+        else:
+            self.set_result(None)
 
     def cancel(self, msg: object = None) -> bool:
         return False
