@@ -181,6 +181,25 @@ async def test_the_appends_of_one_turn_are_one_commit(tmp_path: Path) -> None:
         assert all(seconds > 0 and thread is threading.main_thread() for seconds, thread in commits)
 
 
+async def test_an_event_that_comes_alone_is_one_statement(tmp_path: Path) -> None:
+    """Each statement waits for the interpreter's lock again: BEGIN and COMMIT are for those that come together."""
+    statements: list[str] = []
+    async with opened(SqliteEventLog(tmp_path)) as log:
+        await log.accept(record("run"))
+        await log.append("run", 1, b"event")  # where the run ends is read once
+        assert log._writer is not None
+        assert log._writer._connection is not None
+        log._writer._connection.set_trace_callback(statements.append)
+        await log.append("run", 2, b"event")
+        assert ["INSERT"] == [statement.split()[0] for statement in statements]
+        with pytest.raises(SequenceError):
+            await log.append("run", 2, b"again")
+        await log.append("run", 3, b"event", outcome=Outcome.COMPLETED)
+        with pytest.raises(SequenceError):
+            await log.append("run", 4, b"after the end")
+        assert [b"event"] * 3 == [event.body for event in await log.replay("run", 0, limit=9)]
+
+
 async def test_a_group_has_a_limit(tmp_path: Path) -> None:
     """What waits beyond it is committed by the next group, in order."""
     commits: list[float] = []

@@ -153,6 +153,8 @@ class SqliteWriter:
         if self._connection is None:
             self._connection = connect_writer(self._path, row_bytes_max=self._row_bytes_max)
         connection = self._connection
+        if not alone and self._applier.apply_at_once(connection, writes):
+            return [None]
         connection.execute("BEGIN IMMEDIATE")
         if alone:
             results = [self._applier.apply_alone(connection, write) for write in writes]
