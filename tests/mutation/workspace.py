@@ -30,6 +30,7 @@ _LEDGER_TESTS: Final = (
     "run_state", "settling", "settling_edges", "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge",
     "watch", "watch_edges",
 )  # fmt: skip
+_STATION_TESTS: Final = ("bridge", "bridge_ends", "context", "emitter", "tool_redaction")
 GROUPS: Final = {
     "ledger": Group(
         (
@@ -60,17 +61,10 @@ GROUPS: Final = {
             "tracewire/engine/tool_call.py",
             "tracewire/engine/user_execution_engine.py",
         ),
-        (
-            "tests/unit/test_context.py",
-            "tests/unit/test_tool_redaction.py",
-            "tests/e2e/test_misbehaving_agents.py",
-            "tests/integration/test_broken_stations.py",
-            "tests/integration/test_execution_engine_factory_delegation.py",
-            "tests/integration/test_station_outcomes.py",
-        ),
+        tuple(f"tests/unit/test_{name}.py" for name in _STATION_TESTS),
     ),
 }
-"""The path of an event and its ledger. Stations run only with a server around them."""
+"""The path of an event and its ledger."""
 
 
 def lay_out(name: str) -> Path:
