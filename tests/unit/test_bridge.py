@@ -1,4 +1,4 @@
-"""The bridge: what it writes into an envelope, what it refuses, and what is left of an event that the log did not take."""
+"""The bridge: what it writes into an envelope, what it refuses, and what is left of an event that is not durable."""
 
 import asyncio
 import time
@@ -121,12 +121,12 @@ async def test_what_breaks_the_contract_is_refused_and_leaves_nothing_behind() -
     """No seq, no event that somebody would wait for; the message is the contract's own."""
     stations = Stations()
     with capture_logs() as logged:
-        with pytest.raises(ContractBrokenError, match="^agent_thinking comes before agent_started$"):
+        with pytest.raises(ContractBrokenError, match=r"^agent_thinking comes before agent_started$"):
             await stations.emit(THOUGHT)
         await stations.emit(STARTED, LOOKS)
-        with pytest.raises(ContractBrokenError, match="^tool call call_1 was executing already$"):
+        with pytest.raises(ContractBrokenError, match=r"^tool call call_1 was executing already$"):
             await stations.emit(LOOKS)
-        with pytest.raises(ContractBrokenError, match="^tool call call_2 completes, but is not executing$"):
+        with pytest.raises(ContractBrokenError, match=r"^tool call call_2 completes, but is not executing$"):
             await stations.emit(ToolCompleted("call_2", "look", ToolStatus.OK, None, 0.0))
     assert [] == logged
     assert ({}, 2) == (stations.ledger.waiting, stations.ledger.last_seq)

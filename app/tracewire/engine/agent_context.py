@@ -51,6 +51,7 @@ class AgentContext:
         self._inputs: dict[str, asyncio.Future[Any]] = {}
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_left_seconds = deadlines.run_seconds
+        self._closed = False
 
     # What an agent calls.
 
@@ -97,6 +98,7 @@ class AgentContext:
             await self.emit(event)
             return await answer
         finally:
+            answer.cancel()  # also one that was never asked, which nobody will answer
             self.run.awaiting_input = any(not future.done() for future in self._inputs.values())
             if not self.run.awaiting_input:
                 self.arm_deadline()
@@ -126,8 +128,8 @@ class AgentContext:
         return True
 
     def arm_deadline(self) -> None:
-        """Let the run's deadline run on."""
-        if self._deadline is None:
+        """Let the run's deadline run on, unless the run is over."""
+        if self._deadline is None and not self._closed:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(self._deadline_left_seconds, lambda: self.on_deadline())
 
@@ -139,6 +141,7 @@ class AgentContext:
 
     def close(self) -> None:
         """The run is over: no deadline runs, nobody waits for an answer."""
+        self._closed = True
         self._pause_deadline()
         for waiting in self._inputs.values():
             waiting.cancel()
