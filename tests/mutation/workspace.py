@@ -30,7 +30,10 @@ _LEDGER_TESTS: Final = (
     "run_state", "settling", "settling_edges", "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge",
     "watch", "watch_edges",
 )  # fmt: skip
-_STATION_TESTS: Final = ("bridge", "bridge_ends", "context", "emitter", "tool_redaction")
+_STATION_TESTS: Final = (
+    "agent_context", "bridge", "bridge_ends", "context", "emitter", "threaded_agents", "tool_call", "tool_redaction",
+    "user_engine", "user_engine_stops",
+)  # fmt: skip
 GROUPS: Final = {
     "ledger": Group(
         (

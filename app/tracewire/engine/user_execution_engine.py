@@ -135,7 +135,7 @@ class UserExecutionEngine:
             await self._finish(spec, task)
             raise
         except LogUnavailableError as error:
-            return await self._end_unlogged(spec, task, error)
+            return self._end_unlogged(spec, error)
         except RunEndedError:
             raise
         except Exception as error:  # noqa: BLE001 # said just below, in the log and to the user
@@ -278,12 +278,8 @@ class UserExecutionEngine:
         )  # fmt: skip
         return self._ended(outcome, event, None, message)
 
-    async def _end_unlogged(
-        self, spec: AgentSpec, task: "asyncio.Task[Any] | None", error: LogUnavailableError
-    ) -> RunResult:
+    def _end_unlogged(self, spec: AgentSpec, error: LogUnavailableError) -> RunResult:
         """The log takes no more, not even the terminal event: the next start closes the run in the log."""
-        if task is not None and not task.done():
-            await self._unwind(spec, task)
         _log.error(
             "run_not_closed", agent=spec.name, user_id=self.context.user_id, run_id=self.context.run_id,
             error=str(error),
