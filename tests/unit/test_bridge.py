@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,9 @@ async def test_an_emitter_that_lacks_methods_is_refused_with_the_name_of_each() 
         AgentWebSocketBridge(emitter, stations.run, stations.metrics)
     told = "L5: the emitter lacks emit_agent_delta, emit_input_required"
     assert ("L5", told) == (refused.value.check, str(refused.value))
+    nothing: Any = SimpleNamespace(user_id="ada", run_id="run")
+    with pytest.raises(WiringError, match=r"lacks emit_agent_started, emit_agent_thinking, .*, emit_agent_cancelled$"):
+        AgentWebSocketBridge(nothing, stations.run, stations.metrics)
 
 
 @in_virtual_time

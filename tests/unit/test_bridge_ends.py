@@ -1,6 +1,7 @@
 """How a run ends at the bridge: its open tools first, then one terminal event with its receipt and its duration."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ async def test_a_run_that_completes_tells_its_answer_how_long_it_took_and_what_w
     """It is the log's last event of the run, and gives the run's outcome."""
     stations = Stations()
     await stations.emit(STARTED)
-    await asyncio.sleep(12.5)
+    await asyncio.sleep(12.3456785)
     emitted = stations.stamp(EventType.AGENT_COMPLETED)
     await asyncio.sleep(2)
     event = await stations.bridge.complete({"answer": 42}, emitted)
@@ -36,8 +37,8 @@ async def test_a_run_that_completes_tells_its_answer_how_long_it_took_and_what_w
     assert Receipt(2, {"agent_started": 1, "agent_completed": 1}) == event.receipt
     told = {"output": {"answer": 42}, "duration_ms": event.duration_ms}
     assert told | {"receipt": {"last_seq": 2, "counts": event.receipt.counts}} == stations.last
-    assert 14_500 <= event.duration_ms < 14_600
-    assert round(event.duration_ms, 3) == event.duration_ms
+    assert round((stations.ledger.bridge[1] - stations.ledger.opened_ns) / 1e6, 3) == event.duration_ms
+    assert 14_345 < event.duration_ms < 14_400
     assert 2 == round((stations.ledger.bridge[1] - stations.ledger.engine[1]) / 1e9)
     assert (Outcome.COMPLETED, {}) == (stations.stored.outcome, stations.ledger.waiting)
 
@@ -150,8 +151,8 @@ async def test_a_tool_is_timed_from_its_beginning_to_its_end_and_no_longer() -> 
     await stations.emit(ToolExecuting("call_1", "look", {}))
     await asyncio.sleep(1.2345675)
     took_ms = bridge.tool_duration_ms("call_1")
+    assert round((time.monotonic_ns() - bridge._tool_starts["call_1"]) / 1e6, 3) == took_ms
     assert 1_234.567 <= took_ms < 1_250
-    assert round(took_ms, 3) == took_ms
     assert 0.0 == bridge.tool_duration_ms("call_2")
     await stations.emit(ToolCompleted("call_1", "look", ToolStatus.OK, None, 2_500.0))
     assert 0.0 == bridge.tool_duration_ms("call_1")

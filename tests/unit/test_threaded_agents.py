@@ -16,7 +16,7 @@ from tracewire_telemetry.catalog_attributes import AGENT_SCOPE
 from tracewire_telemetry.vocabulary import EventType, Outcome
 from unit.stations import Stations
 
-SECONDS_MAX = 20.0
+SECONDS_MAX = 10.0
 """Bounds what would hang; nothing here takes long."""
 SHORT_SECONDS = 0.01
 """A deadline that is meant to pass."""
@@ -29,7 +29,15 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def tell(stations: Stations, event_type: EventType, gate: threading.Event) -> None:
+@pytest.fixture
+def gate(threads: ThreadPoolExecutor) -> Iterator[threading.Event]:
+    """For an agent to wait at. However the test ends, it is open then."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def tell(stations: Stations, event_type: EventType, gate: threading.Event | asyncio.Event) -> None:
     """Open the gate when an event of this type is durable."""
     emit = stations.bridge._emits[event_type]
 
@@ -89,19 +97,15 @@ async def test_its_calls_are_events_and_give_back_what_comes_of_them(threads: Th
         return [ctx.ask("Which?"), ctx.ask("So?", kind="approval", schema={"type": "boolean"})]
 
     stations = Stations(agent, threads=threads)
-    running = stations.begin()
-    asked: asyncio.Queue[Any] = asyncio.Queue()
-    emit = stations.bridge._emits[EventType.INPUT_REQUIRED]
+    emit, answers = stations.bridge._emits[EventType.INPUT_REQUIRED], iter(["this", True])
 
-    async def ask(envelope: Any) -> Any:
+    async def answer(envelope: Any) -> Any:
         outcome = await emit(envelope)
-        asked.put_nowait(envelope.data)
+        asyncio.get_running_loop().call_soon(stations.engine.provide_input, envelope.data.input_id, next(answers))
         return outcome
 
-    stations.bridge._emits[EventType.INPUT_REQUIRED] = ask
-    for answer in ("this", True):
-        stations.engine.provide_input((await ended(asyncio.ensure_future(asked.get()))).input_id, answer)
-    result = await ended(running)
+    stations.bridge._emits[EventType.INPUT_REQUIRED] = answer
+    result = await ended(stations.begin())
     assert (Outcome.COMPLETED, ["this", True]) == (result.outcome, result.output)
     told = [(name, {key: value for key, value in data.items() if key != "duration_ms"}) for name, data in stations.told]
     look, search = ({"tool_call_id": f"call_{n}", "tool_name": name} for n, name in ((1, "look"), (2, "search")))
@@ -139,16 +143,15 @@ async def test_an_exception_in_its_tool_passes_through_and_is_what_came_of_the_c
 
 @pytest.mark.parametrize("raises", [False, True])
 async def test_its_tool_ends_in_time_although_it_is_held_and_it_learns_of_it_at_the_end(
-    threads: ThreadPoolExecutor, raises: bool
+    threads: ThreadPoolExecutor, gate: threading.Event, raises: bool
 ) -> None:
     """By a `TimeoutError`; an exception of the block's own passes through in its place."""
-    late = threading.Event()
 
     def agent(ctx: ThreadedAgentContext) -> str:
         try:
             with ctx.tool("look") as call:
                 call.result = "half"
-                assert late.wait(SECONDS_MAX)
+                assert gate.wait(SECONDS_MAX)
                 if raises:
                     raise ValueError("no good")
         except (TimeoutError, ValueError) as error:
@@ -156,7 +159,7 @@ async def test_its_tool_ends_in_time_although_it_is_held_and_it_learns_of_it_at_
         return "not told"
 
     stations = Stations(agent, threads=threads, tool_seconds=SHORT_SECONDS)
-    tell(stations, EventType.TOOL_COMPLETED, late)
+    tell(stations, EventType.TOOL_COMPLETED, gate)
     result = await ended(stations.begin())
     assert ("no good" if raises else "tool look passed its deadline of 0.01 s") == result.output
     [call] = [data for name, data in stations.told if name == "tool_completed"]
@@ -166,14 +169,15 @@ async def test_its_tool_ends_in_time_although_it_is_held_and_it_learns_of_it_at_
     assert call["duration_ms"] >= 1e3 * SHORT_SECONDS
 
 
-async def test_its_tools_deadline_that_is_going_to_end_the_call_is_waited_for(threads: ThreadPoolExecutor) -> None:
+async def test_its_tools_deadline_that_is_going_to_end_the_call_is_waited_for(
+    threads: ThreadPoolExecutor, gate: threading.Event
+) -> None:
     """The block ends while the log still takes the event: the call has one end, and the agent is told which."""
-    passed = threading.Event()
 
     def agent(ctx: ThreadedAgentContext) -> str:
         try:
             with ctx.tool("look"):
-                assert passed.wait(SECONDS_MAX)
+                assert gate.wait(SECONDS_MAX)
         except TimeoutError as error:
             return str(error)
         return "not told"
@@ -182,7 +186,7 @@ async def test_its_tools_deadline_that_is_going_to_end_the_call_is_waited_for(th
     emit = stations.bridge._emits[EventType.TOOL_COMPLETED]
 
     async def held(envelope: Any) -> Any:
-        passed.set()
+        gate.set()
         for _ in range(100):  # the block ends meanwhile
             await asyncio.sleep(0)
         return await emit(envelope)
@@ -207,47 +211,32 @@ async def test_what_would_end_a_process_ends_its_run_alone(threads: ThreadPoolEx
     assert type(error).__name__ in result.message
 
 
-async def test_one_that_is_held_when_its_run_is_stopped_is_abandoned_until_its_thread_ends(
-    threads: ThreadPoolExecutor,
+@pytest.mark.parametrize("held", [True, False])
+async def test_one_whose_run_is_stopped_is_abandoned_until_its_thread_ends(
+    threads: ThreadPoolExecutor, gate: threading.Event, held: bool
 ) -> None:
-    """A thread cannot be interrupted: the run ends without it, and the server knows that it is there."""
-    begun, gate = threading.Event(), threading.Event()
+    """A thread cannot be interrupted: past the grace the run ends without it, and the server knows that it is there."""
+    begun = asyncio.Event()
 
     def agent(ctx: ThreadedAgentContext) -> None:
         ctx.thinking("hm")
-        begun.set()
         assert gate.wait(SECONDS_MAX)
 
     stations = Stations(agent, threads=threads)
-    stations.engine._grace = SHORT_SECONDS
+    tell(stations, EventType.AGENT_THINKING, begun)
+    stations.engine._grace = SHORT_SECONDS if held else SECONDS_MAX
     running = stations.begin()
-    assert await asyncio.to_thread(begun.wait, SECONDS_MAX)
+    await ended(asyncio.ensure_future(begun.wait()))
     stations.engine.cancel("enough")
+    if not held:
+        asyncio.get_running_loop().call_later(SHORT_SECONDS, gate.set)
     with capture_logs() as logged:
         assert Outcome.CANCELLED == (await ended(running)).outcome
-    assert ["agent_abandoned", "run_ended"] == [entry["event"] for entry in logged]
-    [left] = stations.factory.abandoned
-    assert not left.done()
+    assert ["agent_abandoned"] * held + ["run_ended"] == [entry["event"] for entry in logged]
+    left = list(stations.factory.abandoned)
+    assert [False] * held == [task.done() for task in left]
     gate.set()
-    await ended(left)
-    await asyncio.sleep(0)  # the task's callbacks are the loop's next turn
+    for task in left:
+        await ended(task)
+        await asyncio.sleep(0)  # the task's callbacks are the loop's next turn
     assert set() == stations.factory.abandoned
-
-
-async def test_one_that_ends_while_its_run_is_stopped_is_not_abandoned(threads: ThreadPoolExecutor) -> None:
-    """Its run waits for its thread, within the grace."""
-    begun, gate = threading.Event(), threading.Event()
-
-    def agent(ctx: ThreadedAgentContext) -> None:
-        begun.set()
-        assert gate.wait(SECONDS_MAX)
-
-    stations = Stations(agent, threads=threads)
-    stations.engine._grace = SECONDS_MAX
-    running = stations.begin()
-    assert await asyncio.to_thread(begun.wait, SECONDS_MAX)
-    stations.engine.cancel("enough")
-    asyncio.get_running_loop().call_later(SHORT_SECONDS, gate.set)
-    with capture_logs() as logged:
-        assert Outcome.CANCELLED == (await ended(running)).outcome
-    assert ["run_ended"] == [entry["event"] for entry in logged]

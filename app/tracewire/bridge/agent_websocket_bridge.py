@@ -57,7 +57,6 @@ class AgentWebSocketBridge:
             )
         self.emitter = emitter
         self.contract = RunContract()
-        self._run = run
         self._ledger = run.ledger
         self._identity = identity
         self._metrics = metrics
