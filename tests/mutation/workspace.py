@@ -31,8 +31,8 @@ _LEDGER_TESTS: Final = (
     "watch", "watch_edges",
 )  # fmt: skip
 _STATION_TESTS: Final = (
-    "agent_context", "bridge", "bridge_ends", "context", "emitter", "threaded_agents", "tool_call", "tool_redaction",
-    "user_engine", "user_engine_stops",
+    "agent_context", "bridge", "bridge_ends", "context", "emitter", "threaded_agents", "tool_call", "tool_ends",
+    "tool_redaction", "user_engine", "user_engine_stops", "user_engine_unlogged",
 )  # fmt: skip
 GROUPS: Final = {
     "ledger": Group(
