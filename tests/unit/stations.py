@@ -1,7 +1,7 @@
 """The stations of one run of Ada's, wired as the factory wires them, over a log in memory and in virtual time.
 
 A scenario waits for nothing: where nothing is ready the clock jumps, and what can never happen any more is an error at
-once. `asyncio.sleep` in a scenario is virtual, too.
+once.
 """
 
 import asyncio
@@ -59,6 +59,15 @@ def in_virtual_time(scenario: Callable[..., Coroutine[Any, Any, None]]) -> Calla
         assert [] == loop.failures
 
     return test
+
+
+async def after(seconds: float) -> None:
+    """So much virtual time has passed."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop), "real time is nothing that a test waits for"
+    passed: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, lambda: passed.done() or passed.set_result(None))
+    await passed
 
 
 async def idle(_: Any) -> None:

@@ -13,7 +13,7 @@ from tracewire.eventlog import Turn
 from tracewire.events import AgentDelta
 from tracewire_telemetry.catalog_attributes import AGENT_SCOPE
 from tracewire_telemetry.vocabulary import Outcome, RejectCode
-from unit.stations import RUN_SECONDS, TOOL_SECONDS, Stations, in_virtual_time
+from unit.stations import RUN_SECONDS, TOOL_SECONDS, Stations, after, in_virtual_time
 
 
 @in_virtual_time
@@ -45,7 +45,7 @@ async def test_thoughts_are_counted_and_texts_are_what_python_writes() -> None:
 
     async def agent(ctx: Any) -> None:
         await ctx.thinking("one")
-        await asyncio.sleep(3)
+        await after(3)
         await ctx.thinking(2)
         await ctx.delta("text")
         await ctx.delta(None)
@@ -115,7 +115,7 @@ async def test_what_an_agent_asks_is_told_and_its_answer_given_back() -> None:
     stations = Stations(agent)
     running = stations.begin()
     assert stations.run.awaiting_input is False
-    await asyncio.sleep(1)
+    await after(1)
     asked = [data for name, data in stations.told if name == "input_required"]
     assert [
         {"input_id": "input_1", "kind": "question", "prompt": "Which?"},
@@ -123,7 +123,7 @@ async def test_what_an_agent_asks_is_told_and_its_answer_given_back() -> None:
     ] == asked
     assert stations.run.awaiting_input is True
     stations.engine.provide_input("input_2", True)
-    await asyncio.sleep(1)
+    await after(1)
     assert stations.run.awaiting_input is True
     for unknown in ("input_2", "input_3"):
         with pytest.raises(RejectedError) as refused:
@@ -150,21 +150,21 @@ async def test_the_deadline_stands_still_while_the_user_is_asked() -> None:
     """An hour of thinking about each answer costs the run nothing; its own time is counted to its end."""
 
     async def agent(ctx: Any) -> None:
-        for seconds in (20, 30):
-            await asyncio.sleep(seconds)
+        for seconds in (20, 39.5):
+            await after(seconds)
             await ctx.ask("?")
         await asyncio.Event().wait()
 
     stations = Stations(agent)
     running = stations.begin()
     began = time.monotonic_ns()
-    for number, asked_after in ((1, 20), (2, 30)):
-        await asyncio.sleep(asked_after + 3600)
+    for number, asked_after in ((1, 20), (2, 39.5)):
+        await after(asked_after + 3600)
         assert "input_required" == stations.types[-1]
         stations.engine.provide_input(f"input_{number}", None)
     result = await running
     assert Outcome.TIMEOUT == result.outcome
-    assert 7200 + RUN_SECONDS == pytest.approx((time.monotonic_ns() - began) / 1e9, abs=1)
+    assert 7200 + RUN_SECONDS == pytest.approx((time.monotonic_ns() - began) / 1e9, abs=0.2)
 
 
 @in_virtual_time
@@ -177,9 +177,9 @@ async def test_the_deadline_runs_on_when_the_last_question_is_answered() -> None
 
     stations = Stations(agent)
     running = stations.begin()
-    await asyncio.sleep(1_000)
+    await after(1_000)
     stations.engine.provide_input("input_1", None)
-    await asyncio.sleep(1_000)
+    await after(1_000)
     assert not running.done()
     stations.engine.provide_input("input_2", None)
     began = time.monotonic_ns()
@@ -208,7 +208,7 @@ async def test_a_run_that_ends_awaits_no_answer() -> None:
 
     async def agent(ctx: Any) -> None:
         left.append(asyncio.ensure_future(ctx.ask("?")))
-        await asyncio.sleep(1)
+        await after(1)
 
     stations = Stations(agent)
     await stations.run_agent()
@@ -217,7 +217,7 @@ async def test_a_run_that_ends_awaits_no_answer() -> None:
     assert stations.run.awaiting_input is False
     ctx = stations.engine._agent_context
     assert ctx is not None
-    await asyncio.sleep(2 * RUN_SECONDS)
+    await after(2 * RUN_SECONDS)
     assert Outcome.COMPLETED == stations.stored.outcome
     assert (False, False) == (stations.engine._stopped.done(), ctx.answer("input_1", "late"))
 

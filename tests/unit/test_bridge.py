@@ -23,7 +23,7 @@ from tracewire.events import (
 )
 from tracewire_telemetry.chain import envelope_traceparents
 from tracewire_telemetry.vocabulary import EventType, RunErrorCode, ToolStatus
-from unit.stations import Stations, in_virtual_time
+from unit.stations import Stations, after, in_virtual_time
 
 STARTED = AgentStarted("begun")
 THOUGHT = AgentThinking("hm", 1)
@@ -80,9 +80,9 @@ async def test_an_envelope_says_whose_event_it_is_when_it_was_and_where_its_trac
     """Each type goes through the emitter's method of its name; the engine's and the bridge's moments are stamped."""
     stations = Stations()
     await stations.emit(STARTED)
-    await asyncio.sleep(5)
+    await after(5)
     emitted_ns, now = stations.stamp(EventType.AGENT_THINKING), time.monotonic_ns
-    await asyncio.sleep(3)
+    await after(3)
     before_ns = now()
     written = Timestamps().now()[:19]
     outcome = await stations.bridge.emit(THOUGHT, emitted_ns)
@@ -195,7 +195,7 @@ async def test_what_is_durable_has_happened_although_its_caller_was_cancelled() 
     await stations.emit(STARTED)
     stations.disk.slow_seconds = 10
     emitting = asyncio.get_running_loop().create_task(stations.emit(LOOKS))
-    await asyncio.sleep(5)
+    await after(5)
     emitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await emitting

@@ -1,6 +1,5 @@
 """How a run ends at the bridge: its open tools first, then one terminal event with its receipt and its duration."""
 
-import asyncio
 import time
 from typing import Any
 
@@ -19,7 +18,7 @@ from tracewire.events import (
     ToolExecuting,
 )
 from tracewire_telemetry.vocabulary import EventType, Outcome, RunErrorCode, ToolStatus
-from unit.stations import Stations, in_virtual_time
+from unit.stations import Stations, after, in_virtual_time
 
 STARTED = AgentStarted("begun")
 
@@ -29,9 +28,9 @@ async def test_a_run_that_completes_tells_its_answer_how_long_it_took_and_what_w
     """It is the log's last event of the run, and gives the run's outcome."""
     stations = Stations()
     await stations.emit(STARTED)
-    await asyncio.sleep(12.3456785)
+    await after(12.3456785)
     emitted = stations.stamp(EventType.AGENT_COMPLETED)
-    await asyncio.sleep(2)
+    await after(2)
     event = await stations.bridge.complete({"answer": 42}, emitted)
     assert isinstance(event, AgentCompleted)
     assert Receipt(2, {"agent_started": 1, "agent_completed": 1}) == event.receipt
@@ -75,9 +74,9 @@ async def test_open_tools_are_closed_with_the_run_and_say_how_long_they_had_been
     """As cancelled, in the order in which they were opened; each is stamped when it is closed, and counted."""
     stations = Stations()
     await stations.emit(STARTED, ToolExecuting("call_1", "look", {}))
-    await asyncio.sleep(4)
+    await after(4)
     await stations.emit(ToolExecuting("call_2", "search", {}))
-    await asyncio.sleep(2)
+    await after(2)
     event = await stations.bridge.complete("done", stations.stamp(EventType.AGENT_COMPLETED))
     counts = {"agent_started": 1, "tool_executing": 2, "tool_completed": 2, "agent_completed": 1}
     assert Receipt(6, counts) == event.receipt
@@ -149,7 +148,7 @@ async def test_a_tool_is_timed_from_its_beginning_to_its_end_and_no_longer() -> 
     await stations.emit(STARTED)
     assert [0.0, 0.0] == [bridge.tool_duration_ms("call_1"), bridge.tool_duration_ms("call_2")]
     await stations.emit(ToolExecuting("call_1", "look", {}))
-    await asyncio.sleep(1.2345675)
+    await after(1.2345675)
     took_ms = bridge.tool_duration_ms("call_1")
     assert round((time.monotonic_ns() - bridge._tool_starts["call_1"]) / 1e6, 3) == took_ms
     assert 1_234.567 <= took_ms < 1_250

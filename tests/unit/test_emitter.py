@@ -25,7 +25,7 @@ from tracewire.events import (
     encode_envelope,
 )
 from tracewire_telemetry.vocabulary import EVENT_TYPES, EventType, Outcome, RunErrorCode, ToolStatus
-from unit.stations import Stations, in_virtual_time
+from unit.stations import Stations, after, in_virtual_time
 
 RECEIPT = Receipt(1, {})
 EVENTS: dict[EventType, tuple[Event, Outcome | None]] = {
@@ -66,7 +66,7 @@ async def test_an_event_is_durable_with_its_outcome_and_then_queued_to_who_follo
     body = encode_envelope(envelope)
     assert (EmitOutcome(1, 2), False) == (outcome, outcome.pending)
     assert ([body], ends_with) == (stations.stored.bodies, stations.stored.outcome)
-    await asyncio.sleep(1)  # what is queued is written in another turn
+    await after(1)  # what is queued is written in another turn
     assert [[body], [body]] == [socket.transport.objects for socket in stations.sockets]
     assert [[], []] == [stranger.transport.objects, elsewhere.transport.objects]
     assert (1, 1) == (stations.emitter.durable_seq, stations.ledger.committed_count)
@@ -95,7 +95,7 @@ async def test_an_event_of_another_type_or_another_run_is_refused(event_type: Ev
         assert ("L4", told) == (refused.value.check, str(refused.value))
     with pytest.raises(WiringError, match=f"^L4: an emitter of run run was given {event_type} of bobs$"):
         await method(stations, event_type)(envelope_of(stations, EVENTS[event_type][0], run_id="bobs"))
-    await asyncio.sleep(1)
+    await after(1)
     assert ([], []) == (stations.stored.bodies, stations.sockets[0].transport.objects)
     assert 0 == stations.emitter.durable_seq
 
@@ -118,7 +118,7 @@ async def test_what_the_log_does_not_take_reaches_nobody() -> None:
     stations.disk.full = True
     with pytest.raises(LogUnavailableError, match=re.escape("the disk is full")):
         await stations.emitter.emit_agent_delta(envelope_of(stations, AgentDelta("d")))
-    await asyncio.sleep(1)
+    await after(1)
     assert (1, 1) == (stations.emitter.durable_seq, len(stations.sockets[0].transport.objects))
     assert [0] == list(stations.ledger.emitter[1:])
 
@@ -130,11 +130,11 @@ async def test_what_is_durable_is_delivered_although_its_caller_was_cancelled() 
     stations.disk.slow_seconds = 10
     emit = stations.emitter.emit_agent_started(envelope_of(stations, EVENTS[EventType.AGENT_STARTED][0]))
     emitting = asyncio.get_running_loop().create_task(emit)
-    await asyncio.sleep(5)
+    await after(5)
     emitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await emitting
-    await asyncio.sleep(1)
+    await after(1)
     assert stations.stored.bodies == stations.sockets[0].transport.objects
     assert (1, 1) == (len(stations.stored.bodies), stations.emitter.durable_seq)
 

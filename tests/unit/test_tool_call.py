@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 
 from tracewire.engine.tool_call import REDACTED, said
-from unit.stations import TOOL_SECONDS, Stations, in_virtual_time
+from unit.stations import TOOL_SECONDS, Stations, after, in_virtual_time
 
 LATE = f"the tool passed its deadline of {TOOL_SECONDS:g} s"
 CANCELLED = "the call was cancelled"
@@ -32,7 +32,7 @@ async def test_a_call_tells_what_it_was_given_without_secrets_and_what_came_of_i
 
     async def agent(ctx: Any) -> None:
         async with ctx.tool("look", {"q": 1, "token": "t"}) as call:
-            await asyncio.sleep(4)
+            await after(4)
             call.result = {"seen": True}
 
     stations = Stations(agent)
@@ -73,7 +73,7 @@ async def test_an_exception_passes_through_and_is_what_came_of_the_call(
     async def agent(ctx: Any) -> None:
         try:
             async with ctx.tool("look") as call:
-                await asyncio.sleep(1)
+                await after(1)
                 call.result = "half"
                 raise raised
         except BaseException as passed:  # noqa: BLE001 # whatever it is, it is looked at

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from tracewire.errors import LogUnavailableError, NotSerializableError, RunEndedError
 from tracewire_telemetry.vocabulary import ToolStatus
-from unit.stations import Stations, in_virtual_time
+from unit.stations import Stations, after, in_virtual_time
 from unit.test_tool_call import CANCELLED, completed
 
 
@@ -59,7 +59,7 @@ async def test_a_call_that_its_run_has_closed_says_nothing_more() -> None:
 
     async def agent(ctx: Any) -> None:
         left.append(asyncio.ensure_future(hold(ctx)))
-        await asyncio.sleep(1)
+        await after(1)
 
     stations = Stations(agent)
     with capture_logs() as logged:
@@ -101,7 +101,7 @@ async def test_a_call_that_is_cancelled_while_it_is_opened_is_closed_if_its_even
         for event_is_durable in (True, False):
             stations.disk.slow_seconds = 2
             opening = asyncio.ensure_future(call())
-            await asyncio.sleep(1)
+            await after(1)
             stations.disk.full = not event_is_durable
             opening.cancel()
             with pytest.raises((asyncio.CancelledError, LogUnavailableError)):

@@ -22,7 +22,7 @@ from tracewire.errors import (
 from tracewire.events import Receipt
 from tracewire_telemetry.vocabulary import EventType, Outcome
 from unit.ledgers import ROOT_SPAN_ID
-from unit.stations import Stations, in_virtual_time
+from unit.stations import Stations, after, in_virtual_time
 
 AGENT = "agent_of_the_test"
 WHOSE = {"agent": AGENT, "user_id": "ada", "run_id": "run"}
@@ -38,7 +38,7 @@ async def test_a_run_that_completes_gives_its_answer_and_has_nothing_to_say_in_o
     """It begins with the agent's name; the ledger has its outcome, and the engine's moments."""
 
     async def agent(ctx: Any) -> Any:
-        await asyncio.sleep(3)
+        await after(3)
         return {"answer": ctx.input}
 
     stations = Stations(agent)

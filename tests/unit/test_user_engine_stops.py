@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tracewire.engine.user_execution_engine import RunResult
 from tracewire.events import Receipt
 from tracewire_telemetry.vocabulary import Outcome
-from unit.stations import GRACE_SECONDS, RUN_SECONDS, Stations, in_virtual_time
+from unit.stations import GRACE_SECONDS, RUN_SECONDS, Stations, after, in_virtual_time
 from unit.test_user_engine import AGENT, WHOSE, ended_as
 
 STOPPED = "the server stopped before the run ended"
@@ -60,7 +60,7 @@ async def test_a_run_that_is_cancelled_ends_with_the_reason_that_came_first() ->
     """Who asks later is told that somebody else was first."""
     stations = Stations(waits)
     running = stations.begin()
-    await asyncio.sleep(5)
+    await after(5)
     with capture_logs() as logged:
         asked = [stations.engine.cancel("enough"), stations.engine.cancel("more"),
                  stations.engine.stop(Outcome.TIMEOUT, "late")]  # fmt: skip
@@ -99,7 +99,7 @@ async def test_an_error_of_an_agent_that_is_being_stopped_is_noted() -> None:
 
     stations = Stations(agent)
     running, began = stations.begin(), time.monotonic_ns()
-    await asyncio.sleep(1)
+    await after(1)
     stations.engine.cancel("enough")
     with capture_logs() as logged:
         result = await running
@@ -115,7 +115,7 @@ async def test_an_agent_that_goes_on_is_left_to_itself_after_the_grace_and_count
     release = asyncio.Event()
     stations = Stations(stubborn(release, None if how == "quietly" else ValueError("late")))
     running, began = stations.begin(), time.monotonic_ns()
-    await asyncio.sleep(1)
+    await after(1)
     stations.engine.cancel("enough")
     with capture_logs() as logged:
         assert Outcome.CANCELLED == (await running).outcome
@@ -123,10 +123,10 @@ async def test_an_agent_that_goes_on_is_left_to_itself_after_the_grace_and_count
     left = {"event": "agent_abandoned", "log_level": "warning", **WHOSE}
     assert [left | {"why": "it did not end when its run was stopped"}, ended_as("cancelled", "enough")] == logged
     assert 1.0 == stations.value("runs_abandoned_total", agent=AGENT)
-    await asyncio.sleep(100)
+    await after(100)
     assert 1 == len(stations.factory.abandoned)
     release.set()
-    await asyncio.sleep(1)
+    await after(1)
     assert set() == stations.factory.abandoned
 
 
@@ -136,7 +136,7 @@ async def test_an_agent_that_ends_within_the_grace_is_not_abandoned() -> None:
     release = asyncio.Event()
     stations = Stations(stubborn(release))
     running, began = stations.begin(), time.monotonic_ns()
-    await asyncio.sleep(1)
+    await after(1)
     stations.engine.cancel("enough")
     asyncio.get_running_loop().call_later(GRACE_SECONDS / 2, release.set)
     with capture_logs() as logged:
@@ -161,7 +161,7 @@ async def test_a_run_whose_server_stops_is_ended_as_lost_before_its_task_is_canc
     stations = Stations(agent)
     stations.disk.slow_seconds = 0 if begun else 3
     running = stations.begin()
-    await asyncio.sleep(1)
+    await after(1)
     running.cancel()
     with capture_logs() as logged, pytest.raises(asyncio.CancelledError):
         await running

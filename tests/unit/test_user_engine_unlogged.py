@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tracewire.engine.user_execution_engine import RunResult
 from tracewire.events import Receipt
 from tracewire_telemetry.vocabulary import Outcome
-from unit.stations import GRACE_SECONDS, Stations, in_virtual_time
+from unit.stations import GRACE_SECONDS, Stations, after, in_virtual_time
 from unit.test_user_engine import AGENT, WHOSE
 from unit.test_user_engine_stops import seconds_since, stubborn
 
@@ -61,7 +61,7 @@ async def test_an_agent_that_goes_on_when_the_log_takes_nothing_is_given_one_gra
     """It was left to itself already when the run's end could not be written."""
     stations = Stations(stubborn(asyncio.Event()))
     running, began = stations.begin(), time.monotonic_ns()
-    await asyncio.sleep(1)
+    await after(1)
     stations.engine.stop(Outcome.LOG_UNAVAILABLE, FULL)
     stations.disk.full = True
     with capture_logs() as logged:
