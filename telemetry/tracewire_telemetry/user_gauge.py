@@ -26,12 +26,11 @@ class SeriesKey(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("count", "ended_ns", "named", "shown_ns")
+    __slots__ = ("count", "ended_ns", "shown_ns")
 
     def __init__(self, now: int) -> None:
         self.count = 0
         self.ended_ns = 0
-        self.named = False
         self.shown_ns = now
 
 
@@ -61,13 +60,11 @@ class UserGauge:
             entry = self._entries[key] = _Entry(now)
             self._users[key.user_id] += 1
             if len(self._named) < self._slots:
-                entry.named = True
                 self._named[key] = entry
             else:
                 self._unnamed[key] = entry
         elif entry.ended_ns:
-            entry.count = 0
-        entry.ended_ns = 0
+            entry.count = entry.ended_ns = 0
         entry.count += count
 
     def end(self, key: SeriesKey, count: int, now: int) -> None:
@@ -102,7 +99,7 @@ class UserGauge:
         self._unnamed.pop(key, None)
         if self._named.pop(key, None) is not None and self._unnamed:
             successor, entry = self._unnamed.popitem(last=False)
-            entry.named, entry.shown_ns = True, now
+            entry.shown_ns = now
             self._named[successor] = entry
 
     def series(self) -> Iterator[tuple[tuple[str, str, str], int]]:

@@ -28,7 +28,7 @@ _LEDGER_TESTS: Final = (
     "chain", "chain_edges", "connection_ends", "connections", "contract", "contract_words", "deadlines", "deltas",
     "incident_edges", "incidents", "ledger", "ledger_edges", "ledger_readers", "lost_stamps", "metrics", "outbox",
     "run_state", "settling", "settling_edges", "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge",
-    "watch", "watch_edges",
+    "verdict_edges", "watch", "watch_edges",
 )  # fmt: skip
 _STATION_TESTS: Final = (
     "agent_context", "bridge", "bridge_ends", "context", "emitter", "threaded_agents", "tool_call", "tool_ends",

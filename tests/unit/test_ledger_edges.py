@@ -1,12 +1,11 @@
-"""Ledger, deadlines and verdicts at their edges: the stamp of this event and no other, this moment and not the next."""
+"""Ledger and deadlines at their edges: the stamp of this event and no other, this moment and not the next."""
 
 import pytest
 
 from tracewire_telemetry.deadlines import came, passed_over, replaced
 from tracewire_telemetry.ledger import Missing
 from tracewire_telemetry.limits import LinkDeadlines
-from tracewire_telemetry.verdicts import count_verdicts, delivery_max_ns, stamps_lost
-from tracewire_telemetry.vocabulary import NEXT, EventType, Link, Verdict
+from tracewire_telemetry.vocabulary import NEXT, EventType, Link
 from unit.ledgers import MS, OPENED_NS, LedgerScript, ns
 
 STARTED, THINKING, COMPLETED = EventType.AGENT_STARTED, EventType.AGENT_THINKING, EventType.AGENT_COMPLETED
@@ -205,47 +204,3 @@ def test_who_shows_life_again_has_half_a_short_deadline_to_ack() -> None:
     assert [[], [], []] == [script.overdue(at_ms) for at_ms in (1_003, 1_300, 1_402)]
     [lost] = script.overdue(1_403)
     assert (Link.CLIENT, 1) == (lost.link, lost.seq)
-
-
-# Verdicts.
-
-
-def test_a_stamp_is_lost_where_a_later_link_has_one_and_the_event_was_not_lost() -> None:
-    """Of each event the links before its last stamp; of one that was missing none, and those after it count on."""
-    script = LedgerScript()
-    socket = script.attached()
-    for number in range(4):
-        script.sent(THINKING, number * 10, socket)
-    ledger = script.ledger
-    assert {} == stamps_lost(ledger)
-    ledger.engine[0] = ledger.bridge[1] = ledger.emitter[3] = ledger.emitter[2] = 0
-    ledger.gone[3] = lost_at(Link.EMITTER, 3)
-    assert {Link.ENGINE: 1, Link.BRIDGE: 1, Link.EMITTER: 1} == stamps_lost(ledger)
-    ledger.gone[2] = None  # excused: it arrived, nobody owes an ack
-    assert {Link.ENGINE: 1, Link.BRIDGE: 1, Link.EMITTER: 1} == stamps_lost(ledger)
-
-
-def test_an_event_that_has_no_stamp_at_all_has_lost_none() -> None:
-    """No later link tells of it."""
-    script = LedgerScript()
-    script.durable(THINKING, 0)
-    for column in (script.ledger.engine, script.ledger.bridge, script.ledger.emitter):
-        column[0] = 0
-    assert {} == stamps_lost(script.ledger)
-
-
-def test_what_was_never_acked_took_no_time() -> None:
-    """Not a nanosecond."""
-    script = LedgerScript()
-    script.durable(THINKING, 0)
-    assert 0 == delivery_max_ns(script.ledger)
-
-
-def test_what_never_got_a_seq_is_counted_unless_it_came_or_has_no_type_of_its_own() -> None:
-    """Silence is no event; what the engine owed and then emitted has a verdict by its seq."""
-    script = LedgerScript()
-    for event_type in (NEXT, THINKING, STARTED):
-        script.ledger.never_emitted(event_type, ns(0), ns(1))
-    script.durable(STARTED, 10)
-    expected = {(STARTED, Verdict.NO_SOCKET): 1, (THINKING, Verdict.MISSING): 1}
-    assert expected == dict(count_verdicts(script.ledger))

@@ -85,6 +85,41 @@ def test_what_finds_no_slot_waits_is_counted_and_gets_the_next_one() -> None:
     assert ([labels[0] for labels in shown(users)], users.overflow, users.users_affected) == (["eve"], 0, 1)
 
 
+def test_a_user_is_affected_as_long_as_one_of_its_series_is_there() -> None:
+    """However many it had."""
+    users = gauge()
+    for link in (Link.SOCKET, Link.CLIENT):
+        users.add(key(link=link), 1, 0)
+    affected = [users.users_affected]
+    for link in (Link.SOCKET, Link.CLIENT):
+        users.end(key(link=link), 1, 10 * SECOND)
+        users.expire(10 * SECOND)
+        affected.append(users.users_affected)
+    assert [1, 1, 0] == affected
+
+
+def test_what_is_over_before_it_got_a_slot_waits_for_none() -> None:
+    """Nor does it take the one of a series that is let go after it."""
+    users = gauge(slots=1)
+    for user_id in ("eve", "ada", "bob"):
+        users.add(key(user_id), 1, 0)
+    for user_id in ("ada", "eve"):
+        users.end(key(user_id), 1, SECOND)
+    users.expire(10 * SECOND)
+    assert (["bob"], 0, 1) == ([labels[0] for labels in shown(users)], users.overflow, users.users_affected)
+
+
+def test_what_never_began_or_has_ended_does_not_end() -> None:
+    """Nothing is shown for it, and the end that counts is the first."""
+    users = gauge()
+    users.end(key(), 1, 0)
+    users.add(key(), 1, 0)
+    users.end(key(), 1, 20 * SECOND)
+    users.end(key(), 1, 30 * SECOND)
+    users.expire(20 * SECOND)
+    assert ({}, 0) == (shown(users), users.users_affected)
+
+
 def test_a_hundred_thousand_users_in_violation_cost_no_more_series_than_there_are_slots() -> None:
     """And are all gone in the end."""
     users = gauge(slots=200)
