@@ -75,7 +75,9 @@ def lay_out(name: str) -> Path:
     folder = FOLDERS / name
     for package, source in PACKAGES.items():
         shutil.rmtree(folder / "src" / package, ignore_errors=True)
-        shutil.copytree(source, folder / "src" / package, ignore=shutil.ignore_patterns("__pycache__"))
+        # With a time of now: by a source's own, mutmut may think that it is older than the mutants of an earlier state.
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, folder / "src" / package, ignore=ignore, copy_function=shutil.copy)
     for part in ("tests", "dashboards"):
         shutil.rmtree(folder / part, ignore_errors=True)
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
