@@ -25,10 +25,10 @@ class Group(NamedTuple):
 
 
 _LEDGER_TESTS: Final = (
-    "chain", "chain_edges", "connection_ends", "connections", "contract", "contract_words", "deadlines", "deltas",
-    "incident_edges", "incidents", "ledger", "ledger_edges", "ledger_readers", "lost_stamps", "metrics", "outbox",
-    "run_state", "settling", "settling_edges", "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge",
-    "verdict_edges", "watch", "watch_edges",
+    "chain", "chain_edges", "connection_edges", "connection_ends", "connections", "contract", "contract_words",
+    "deadlines", "deltas", "incident_edges", "incidents", "ledger", "ledger_edges", "ledger_readers", "lost_stamps",
+    "metrics", "outbox", "replay_edges", "run_state", "settling", "settling_edges", "settling_groups",
+    "simulation_findings", "spans", "stamp_reports", "stamps", "user_gauge", "verdict_edges", "watch", "watch_edges",
 )  # fmt: skip
 _STATION_TESTS: Final = (
     "agent_context", "bridge", "bridge_ends", "context", "emitter", "threaded_agents", "tool_call", "tool_ends",

@@ -27,7 +27,9 @@ def test_a_run_whose_stamps_a_crash_took_shows_what_happened_and_of_no_event_whe
         script.sent(THINKING, number, socket)
     script.acknowledged(socket, 2, 20)
     script.ended(30, Outcome.WORKER_LOST)
-    report = report_of(decode_stamps(encode_stamps(unknown_stamps(script.ledger))))
+    stamps = unknown_stamps(script.ledger)
+    assert ([[-1] * 3] * 5, [-1] * 3) == (stamps.links, stamps.verdicts)
+    report = report_of(decode_stamps(encode_stamps(stamps)))
     assert [LedgerRow(seq, THINKING, *NULLS) for seq in (1, 2, 3)] == report.events
     assert (1, False, Outcome.WORKER_LOST) == (report.pending, report.chain_complete, report.outcome)
 
