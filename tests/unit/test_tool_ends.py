@@ -44,6 +44,7 @@ async def test_a_call_completes_once_whatever_is_said_later() -> None:
     stations = Stations(agent)
     await stations.run_agent()
     assert [("error", "no")] == [(call["status"], call["error"]) for call in completed(stations)]
+    assert "agent_completed" == stations.types[-1]
 
 
 @in_virtual_time

@@ -65,6 +65,19 @@ def test_a_secret_is_redacted_however_deep_it_stands(depth: int, in_list: bool) 
     assert SECRET not in repr(redact(value))
 
 
+@pytest.mark.parametrize("in_list", [False, True])
+def test_what_stands_eight_deep_is_shown_and_no_more(in_list: bool) -> None:
+    """Of mappings and of lists: what is in nine of them is left out whole, and what is in eight is not."""
+
+    def nested(innermost: Any, count: int) -> Any:
+        for _ in range(count):
+            innermost = [innermost] if in_list else {"inner": innermost}
+        return innermost
+
+    assert nested("kept", 9) == redact(nested("kept", 9))
+    assert nested(REDACTED, 9) == redact(nested(["left out"], 9))
+
+
 def test_what_contains_itself_is_no_endless_loop() -> None:
     """It cannot be written as JSON, and is refused further on, not here."""
     circle: dict[str, Any] = {"q": 1}

@@ -99,8 +99,7 @@ class ToolCall:
         try:
             await self._context.emit(event)
         except RunEndedError:
-            self._completed = True  # the bridge closed the call with the run, and its span says so too
-            return
+            return  # the bridge closed the call with the run, and its span says so too
         self._completed = True
         if self._span is not None:
             self._span.end(status, time.monotonic_ns())
